@@ -1,0 +1,59 @@
+"""The contract of a codec: raw records become points of a Space, and come back.
+
+A codec is all that a modality must provide. Its walk is: `fit` reads blocks of raw records once and settles the space;
+`parse` turns raw values into typed ones and sets aside records that cannot be used; `encode` turns parsed records into `x`;
+`decode` goes back. Conditions (a label, a table row) are encoded by the same shelf.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..spaces import Problem, Records, Space
+
+__all__ = ["Codec"]
+
+
+class Codec(ABC):
+    """Raw records <-> x in a Space. `space` is known after `fit`; `state` is what the saved model keeps."""
+
+    Config: ClassVar[type]
+    modality: ClassVar[str]
+    config: Any
+    space: Space
+
+    @abstractmethod
+    def fit(self, blocks: Iterable[Records]) -> "Codec":
+        """Settles sizes, vocabulary, scales and column types from one streaming pass; returns itself."""
+
+    @abstractmethod
+    def parse(self, records: Records, problems: list[Problem]) -> Records:
+        """Typed records, without those that cannot be used; each of these adds a Problem to `problems`."""
+
+    @abstractmethod
+    def encode(self, records: Records) -> Tensor:
+        """x (B, *event) of parsed records; what is missing is NaN."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Records:
+        """Records from x (B, *event): the inverse of `encode` up to the documented loss."""
+
+    @abstractmethod
+    def log_volume(self, x: Tensor) -> Tensor:
+        """log |d x / d raw|, (B,) nats: adding it turns a log density of x into one in raw units. Entries that stand for
+        cells (levels, integers) are masses and add nothing; NaN entries add nothing."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that `fit` learned, as JSON-ready values."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, config: Any, state: dict[str, Any]) -> "Codec":
+        """The codec that `state` was taken from."""
+
+    @abstractmethod
+    def describe(self) -> list[dict[str, Any]]:
+        """What was inferred, a row a column, for people: shown after `fit` and by `describe`."""

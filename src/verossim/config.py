@@ -1,0 +1,115 @@
+"""Settings: one line per knob, with its default, meaning and bounds; everything else is derived from that line.
+
+A config is a frozen, keyword-only dataclass whose fields are knobs. The command line, the documentation and the saved
+model read the same lines, so a setting stands in one place.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        components: int = knob(10, "number of Gaussians in the mixture", low=1, high=100_000)
+"""
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from .errors import BadConfig, near
+
+__all__ = ["build", "knob", "knobs", "plain", "read_toml"]
+
+
+def knob(default: Any, meaning: str, *, low: float | None = None, high: float | None = None,
+         choices: tuple[Any, ...] | None = None) -> Any:
+    """One setting: its default, what it means in words, and the values it may take.
+
+    `choices` lists the words a text setting may be; `low` and `high` bound the numbers, both included. A setting that
+    is a number or a word (an annotation such as `int | str`) takes either a number in bounds or one of the choices.
+    """
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
+
+
+def knobs(kind: type) -> dict[str, dataclasses.Field]:
+    """The settings of a config class by name, in order."""
+    return {f.name: f for f in dataclasses.fields(kind)}
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The settings as JSON-ready values; `build(type(config), plain(config)) == config`."""
+    return {name: list(v) if isinstance(v := getattr(config, name), tuple) else v for name in knobs(type(config))}
+
+
+def build(kind: type, settings: dict[str, Any], where: str = "settings") -> Any:
+    """A checked config from plain values; text is read as the type of its knob, as it comes from a command line.
+
+    Raises BadConfig: CONFIG_KEY for an unknown name (with near names), CONFIG_TYPE and SETTING_RANGE for bad values.
+    """
+    known = knobs(kind)
+    for name in settings:
+        if name not in known:
+            raise BadConfig("CONFIG_KEY", f"{where}: there is no setting '{name}'.", near(name, known))
+    types_of = typing.get_type_hints(kind)
+    return kind(**{name: _checked(name, value, types_of[name], known[name], where) for name, value in settings.items()})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises BadConfig CONFIG_SYNTAX with the line."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig("CONFIG_SYNTAX", f"{path}: not TOML: {error}.") from error
+    except OSError as error:
+        raise BadConfig("CONFIG_SYNTAX", f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _checked(name: str, value: Any, annotation: Any, field: dataclasses.Field, where: str) -> Any:
+    allowed = _members(annotation)
+    value = _converted(value, allowed)
+    kinds = tuple(typing.get_origin(a) or a for a in allowed)
+    low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
+        raise BadConfig("CONFIG_TYPE", f"{where}: '{name}' is {value!r}; it should be {wanted}.", _bounds(field))
+    outside = isinstance(value, int | float) and not isinstance(value, bool) and (
+        not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high))
+    unlisted = isinstance(value, str) and choices is not None and value not in choices
+    if outside or unlisted:
+        hint = near(value, choices) if unlisted else _bounds(field)
+        raise BadConfig("SETTING_RANGE", f"{where}: '{name}' is {value!r}, which it cannot be.", hint)
+    return value
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _converted(value: Any, allowed: tuple[Any, ...]) -> Any:
+    origins = [typing.get_origin(a) or a for a in allowed]
+    if isinstance(value, list) and tuple in origins:
+        return tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in origins and int not in origins:
+        return float(value)
+    if not isinstance(value, str):
+        return value
+    if bool in origins and value.lower() in ("true", "false", "yes", "no"):
+        return value.lower() in ("true", "yes")
+    if tuple in origins:
+        return tuple(part for part in value.split(",") if part)
+    for kind in (int, float):
+        if kind in origins:
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+    return value
+
+
+def _bounds(field: dataclasses.Field) -> str:
+    low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
+    numbers = "" if low is None and high is None else f"a number from {low if low is not None else '-inf'} to {high if high is not None else 'inf'}"
+    words = " or ".join(repr(c) for c in choices or ())
+    told = " or ".join(part for part in (numbers, words) if part)
+    return f"It means: {field.metadata['meaning']}; {told or 'see the documentation'} (default {field.default!r})."

@@ -1,0 +1,106 @@
+"""Randomness that belongs to the sample, not to the batch: one stream of numbers per sample.
+
+Sample 7 is sample 7 in any batch, on any number of ranks, because its stream depends on (seed, 7) alone. The streams are
+SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): the state of a sample is
+hashed from (seed, index), its n-th draw is mix(state + n * gamma). Integer arithmetic only, so the bits are the same on
+every machine. Normals are made by the Box-Muller transform in the dtype asked for.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import BadConfig
+
+__all__ = ["Noise", "check_seed", "reseed"]
+
+GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer: 2^64 divided by the golden ratio
+MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+CHUNK = 1 << 15  # 64-bit words hashed at a time: 256 KiB, which stays in the second-level cache
+
+
+def check_seed(seed: int) -> int:
+    """The seed, if it is a whole number in [0, 2^63). Raises BadConfig SEED_RANGE."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise BadConfig("SEED_RANGE", f"The seed is {seed!r}.", "It should be a whole number from 0 to 2^63 - 1.")
+    return seed
+
+
+def reseed(seed: int, rank: int, samples: int) -> None:
+    """Sets PyTorch's global generator from (seed, rank, samples seen), so that a resumed run needs no saved state."""
+    torch.manual_seed(int(_mixed(_mixed(_mixed(torch.tensor(seed)) + rank) + samples)) & ((1 << 63) - 1))
+
+
+class Noise:
+    """Random draws for samples number `first` to `first + count - 1` of a seed.
+
+    Each call moves every stream on by the draws it makes, so two runs that make the same calls draw the same numbers.
+    """
+
+    def __init__(self, seed: int, count: int, first: int = 0):
+        index = torch.arange(first, first + count, dtype=torch.int64)
+        self.state = _mixed(_mixed(torch.tensor(check_seed(seed))) + index * GAMMA)
+        self.drawn = 0
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def part(self, first: int, last: int) -> "Noise":
+        """The streams of the samples from `first` to before `last`, from where they stand."""
+        piece = object.__new__(Noise)
+        piece.state, piece.drawn = self.state[first:last], self.drawn
+        return piece
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform on the open interval (0, 1), (B, *shape): 24 random bits in float32, 53 in float64."""
+        out = torch.empty(len(self), math.prod(shape), dtype=dtype)
+        self._fill(out, out.shape[1], _unit)
+        return out.view(len(self), *shape)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal, (B, *shape)."""
+        each = math.prod(shape)
+        pairs = -(-each // 2)
+        out = torch.empty(len(self), 2 * pairs, dtype=dtype)
+        self._fill(out, pairs, _box_muller)
+        return out[:, :each].reshape(len(self), *shape)
+
+    def _fill(self, out: Tensor, words: int, fill) -> None:
+        """Fills `out` (B, n) from `words` 64-bit words a row, a cacheful of rows at a time."""
+        steps = torch.arange(self.drawn + 1, self.drawn + words + 1, dtype=torch.int64) * GAMMA
+        self.drawn += words
+        rows = max(1, CHUNK // max(words, 1))
+        for row in range(0, len(self), rows):
+            fill(_mixed(self.state[row:row + rows, None] + steps), out[row:row + rows])
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser over int64 tensors, in place after the first operation."""
+    z = z ^ _shifted(z, 30)
+    z *= MIX_1
+    z ^= _shifted(z, 27)
+    z *= MIX_2
+    z ^= _shifted(z, 31)
+    return z
+
+
+def _shifted(z: Tensor, by: int) -> Tensor:
+    """Logical shift right: torch shifts arithmetically, so the copies of the sign bit are masked off."""
+    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+def _unit(words: Tensor, out: Tensor) -> None:
+    bits = 24 if out.dtype == torch.float32 else 53
+    out.copy_(_shifted(words, 64 - bits)).add_(0.5).mul_(2.0 ** -bits).clamp_(max=1 - 2.0 ** -bits)
+
+
+def _box_muller(words: Tensor, out: Tensor) -> None:
+    """Two normals a word: radius from the high 32 bits, angle from the low 32."""
+    pairs = words.shape[1]
+    radius, angle = out[:, :pairs], out[:, pairs:]
+    radius.copy_(_shifted(words, 32)).add_(0.5).mul_(2.0 ** -32).log_().mul_(-2).clamp_(min=0).sqrt_()
+    angle.copy_(words.bitwise_and_((1 << 32) - 1)).mul_(2 * math.pi * 2.0 ** -32)
+    cosine = angle.cos()
+    angle.sin_().mul_(radius)
+    radius.mul_(cosine)
