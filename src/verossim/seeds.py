@@ -52,6 +52,12 @@ class Noise:
         piece.state, piece.drawn = self.state[first:last], self.drawn
         return piece
 
+    def rows(self, order: Tensor) -> "Noise":
+        """The streams of the samples numbered `order` (int64), in that order, from where they stand."""
+        piece = object.__new__(Noise)
+        piece.state, piece.drawn = self.state[order], self.drawn
+        return piece
+
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform on the open interval (0, 1), (B, *shape): 24 random bits in float32, 53 in float64."""
         out = torch.empty(len(self), math.prod(shape), dtype=dtype)

@@ -29,16 +29,22 @@ class Codec(ABC):
         """Settles sizes, vocabulary, scales and column types from one streaming pass; returns itself."""
 
     @abstractmethod
-    def parse(self, records: Records, problems: list[Problem]) -> Records:
-        """Typed records, without those that cannot be used; each of these adds a Problem to `problems`."""
+    def parse(self, records: Records, problems: list[Problem], unknown: bool = False) -> Records:
+        """Typed records, without those that cannot be used; each of these adds a Problem to `problems`.
+
+        With `unknown`, what a record marks as not known (see each codec) is kept, to be filled in.
+        """
 
     @abstractmethod
-    def encode(self, records: Records) -> Tensor:
-        """x (B, *event) of parsed records; what is missing is NaN."""
+    def encode(self, records: Records, unknown: bool = False) -> Tensor:
+        """x (B, *event) of parsed records; what is missing is NaN. With `unknown`, it is there and only not known."""
 
     @abstractmethod
-    def decode(self, x: Tensor) -> Records:
-        """Records from x (B, *event): the inverse of `encode` up to the documented loss."""
+    def decode(self, x: Tensor, first: int = 0, known: Records | None = None) -> Records:
+        """Records from x (B, *event), numbered from `first`: the inverse of `encode` up to the documented loss.
+
+        With `known`, the parsed records that x completes, what is known stands as it was.
+        """
 
     @abstractmethod
     def log_volume(self, x: Tensor) -> Tensor:

@@ -1,0 +1,15 @@
+"""Data: anything a person has becomes records, then batches.
+
+    open_source -> Source -> blocks of Records -> (a codec) -> prepare -> Encoded: train and held-out Splits -> Loader
+
+sources opens anything; tables, delimited, pictures, archives, arrays, memory and hub know one kind each; cache prepares;
+loader serves batches; manifest says what it all was made from; people gives records back as they came.
+"""
+
+from .cache import Encoded, Split, prepare
+from .loader import Loader
+from .manifest import Manifest
+from .people import frame_of, joined, to_people
+from .sources import Source, open_source
+
+__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "frame_of", "joined", "open_source", "prepare", "to_people"]

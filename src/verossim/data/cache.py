@@ -1,0 +1,286 @@
+"""Records parsed and encoded once, split by content, and kept as flat files that batches are cut from.
+
+Each side of the split has its own files, one a quantity: x, condition, units, index, fingerprint. A batch maps the stretch of
+the file that it needs and the map goes with the batch, so that memory does not grow with the data; a side that is small is
+held in memory instead. Pictures keep their 256 levels as bytes and become x = (level + 1/2) 2 / 256 - 1 on the way out.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ..codecs import Codec
+from ..config import plain
+from ..errors import BadConfig, BadData, CannotWrite, printable
+from ..spaces import Batch, Continuous, Problem, Records
+from .archives import Folder, is_full
+from .fingerprints import duplicates, fingerprints, held_out_rows
+from .manifest import Manifest
+from .reader import problem
+from .sources import Source
+
+__all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare"]
+
+IN_MEMORY_BYTES = 256 << 20  # a side of the split of up to this size is held in memory
+SIDES = ("train", "held_out")
+_FORMAT = 1  # of the files; part of the key, so that an older layout is never read as this one
+_MARK = "encoded.json"  # written last: a folder without it is not complete
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """How one quantity lies in its file: dtype and shape of an event."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+
+class Split:
+    """One side of prepared data: `len`, and batches by stretch, by numbers, or all in turn."""
+
+    def __init__(self, home: Folder, side: str, count: int, layout: dict[str, _Quantity], levels: int | None):
+        self.home, self.path, self.count = home, home.path / side, count
+        self.layout = {name: kind for name, kind in layout.items() if name != "fingerprint"}
+        self.levels = levels if layout["x"].dtype == "uint8" else None
+        small = count * sum(kind.bytes for kind in self.layout.values()) <= IN_MEMORY_BYTES
+        self.held = {name: self._mapped(name, 0, count).clone() for name in self.layout} if small else {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def slice(self, first: int, last: int) -> Batch:
+        """Records from `first` to before `last`."""
+        first, last, _ = slice(first, last).indices(self.count)
+        return self._batch({name: self.held[name][first:last] if self.held else self._mapped(name, first, last)
+                            for name in self.layout})
+
+    def take(self, indices: Tensor | np.ndarray) -> Batch:
+        """The records of these numbers, (B,) integers, in that order."""
+        rows = torch.as_tensor(indices)
+        return self._batch({name: (self.held[name] if self.held else self._mapped(name, 0, self.count))[rows]
+                            for name in self.layout})
+
+    def sweep(self, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """The share of rank `rank` once over, at most `batch` at a time; the shares are stretches that cover all."""
+        low, high = rank * self.count // ranks, (rank + 1) * self.count // ranks
+        for first in range(low, high, batch):
+            yield self.slice(first, min(first + batch, high))
+
+    def _mapped(self, name: str, first: int, last: int) -> Tensor:
+        """A stretch of a file, mapped until the tensor goes; writing to it would change memory only."""
+        kind = self.layout[name]
+        if last <= first:
+            return torch.from_numpy(np.empty((0, *kind.shape), kind.dtype))
+        stretch = np.memmap(self.path / name, kind.dtype, "c", first * kind.bytes, (last - first, *kind.shape))
+        return torch.from_numpy(np.asarray(stretch))
+
+    def _batch(self, parts: dict[str, Tensor]) -> Batch:
+        x = parts["x"]
+        if self.levels:
+            x = x.to(torch.float32).add_(0.5).mul_(2 / self.levels).sub_(1)
+        return Batch(x, parts.get("condition"), parts["units"], parts["index"])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prepared data: the two sides of the split and the account of what they were made from."""
+
+    train: Split
+    held_out: Split
+    manifest: Manifest
+
+
+def prepare(source: Source, codec: Codec, label_codec: Codec | None = None, held_out: float = 0.1,
+            folder: str | os.PathLike | None = None, strict: bool = False) -> Encoded:
+    """Reads the source once: parse, encode, split by content, write. The codec has been fitted.
+
+    held_out : the share of records kept apart, chosen by a hash of what they say, so that equal records are on one side and
+        the order of the records never matters. Where fewer than two records would be, none are; train is never empty.
+    folder : where the files are kept and, for the same data, codec and share, found again. Without one they go into a
+        temporary folder that goes with the last of the splits.
+    strict : raise BadData at the first problem; nothing has been learned by then and nothing is kept.
+
+    Raises BadConfig SETTING_RANGE, BadData DATA_EMPTY, CannotWrite DISK_FULL or OUT_DENIED.
+    """
+    if not 0 <= held_out < 1:
+        raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}.", "It should be from 0 to below 1.")
+    if strict and source.problems:
+        raise BadData(source.problems[0].code, source.problems[0].message, source.problems[0].hint)
+    source.strict = source.strict or strict
+    manifest = Manifest(origin=source.origin, modality=source.modality, columns=tuple(source.columns), label=source.label,
+                        weight=source.weight, share=held_out, files=tuple(source.digests()))
+    place = Path(folder) / _key(manifest, codec, label_codec) if folder is not None else None
+    if place is not None and (place / _MARK).is_file():
+        return _opened(Folder(place), manifest)
+    home = _making(place)
+    try:
+        _write(home.path, manifest, source, codec, label_codec)
+        if place is not None:
+            home = _settled(home.path, place)
+    except BaseException as error:
+        shutil.rmtree(home.path, ignore_errors=True)
+        if isinstance(error, OSError) and is_full(error):
+            raise CannotWrite("DISK_FULL", f"No room to write the encoded records in {home.path.parent}.",
+                              "Free some space, or give a folder on a larger disk.") from error
+        raise
+    return _opened(home, manifest)
+
+
+def _key(manifest: Manifest, codec: Codec, label_codec: Codec | None) -> str:
+    """Names what the files hold: the data, the share, and the codecs with all they learned."""
+    codecs = [[c.modality, plain(c.config), c.state()] for c in (codec, label_codec) if c is not None]
+    return hashlib.sha256(json.dumps([_FORMAT, manifest.hash, codecs], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _making(place: Path | None) -> Folder:
+    """The folder to write to: a temporary one, or one beside the place that the files will have."""
+    if place is None:
+        return Folder()
+    path = place.with_name(f"{place.name}.partial-{os.getpid()}")
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise CannotWrite("OUT_DENIED", f"The folder {path} cannot be made: {error.strerror}.", "Choose another.") from error
+    return Folder(path)
+
+
+def _settled(path: Path, place: Path) -> Folder:
+    """Renames what is complete to its place; where another process was first, its files are as good."""
+    try:
+        path.rename(place)
+    except OSError:
+        if not (place / _MARK).is_file():
+            raise
+        shutil.rmtree(path)
+    return Folder(place)
+
+
+def _opened(home: Folder, manifest: Manifest) -> Encoded:
+    mark = json.loads((home.path / _MARK).read_text())
+    layout = {name: _Quantity(dtype, tuple(shape)) for name, (dtype, shape) in mark["layout"].items()}
+    counted = replace(manifest, **mark["counts"])
+    train, held_out = (Split(home, side, mark["counts"][side], layout, mark["levels"]) for side in SIDES)
+    return Encoded(train, held_out, counted)
+
+
+def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_codec: Codec | None) -> None:
+    """The one pass over the records, and the mark that it is complete."""
+    levels = codec.space.levels if isinstance(codec.space, Continuous) else None
+    unused = {row["column"] for row in codec.describe() if row["type"] == "identifier"}
+    with _Files(path) as files:
+        for block in source.blocks():
+            kept, parsed, weights = _parsed(block, source, codec)
+            if not kept:
+                continue
+            x = codec.encode(parsed).numpy()
+            if levels == 256:
+                x = ((x + 1) * (levels / 2) - 0.5).round().astype(np.uint8)
+            prints = fingerprints(parsed.without(*unused))
+            held = held_out_rows(prints, manifest.share)
+            quantities = {"x": x, "units": weights, "index": block.first + np.array(kept), "fingerprint": prints}
+            if label_codec is not None and source.label is not None:
+                labels = Records({source.label: block.columns[source.label]}, block.origin, block.first)
+                quantities["condition"] = label_codec.encode(labels).numpy()[kept]
+            for side, rows in zip(SIDES, (~held, held), strict=True):
+                files.add(side, {name: values[rows] for name, values in quantities.items()})
+        if not sum(files.counts.values()):
+            first = source.problems[0].message if source.problems else ""
+            raise BadData("DATA_EMPTY", f"{source.origin}: not one record can be used.", first)
+        if not files.counts["train"] or sum(files.counts.values()) * manifest.share < 2:
+            files.join()
+    counts = {**files.counts, "records": sum(files.counts.values()), "skipped": source.problem_count,
+              "duplicates": sum(duplicates(path / side / "fingerprint") for side in SIDES)}
+    layout = {name: (kind.dtype, kind.shape) for name, kind in files.layout.items()}
+    mark = path / f"{_MARK}.new"
+    mark.write_text(json.dumps({"layout": layout, "levels": levels, "counts": counts}))
+    mark.rename(path / _MARK)
+
+
+def _parsed(block: Records, source: Source, codec: Codec) -> tuple[list[int], Records, np.ndarray]:
+    """The usable records of a block: their rows, themselves as the codec parses them, and their weights (B,) float32."""
+    weights, unusable = _weights(block, source.weight)
+    features = block.without(*(name for name in (source.label, source.weight) if name is not None))
+    problems: list[Problem] = []
+    parsed = codec.parse(features, problems)
+    for told in [*problems, *unusable.values()]:
+        source.report(told)
+    rows = list(range(len(block)))
+    if len(parsed) < len(block):  # those set aside are known by the places that the others kept as their names
+        at = {block.where(row): row for row in rows}
+        rows = [at[parsed.where(row)] for row in range(len(parsed))]
+    if unusable:
+        kept = [i for i, row in enumerate(rows) if row not in unusable]
+        parsed, rows = parsed.take(kept), [rows[i] for i in kept]
+    return rows, parsed, weights[rows]
+
+
+def _weights(block: Records, name: str | None) -> tuple[np.ndarray, dict[int, Problem]]:
+    """Each record's weight (B,) float32, 1 without a weight column; and by row the problem TAB_WEIGHT of those without one."""
+    if name is None:
+        return np.ones(len(block), np.float32), {}
+    column = block.columns[name]
+    given = column.to_pylist() if isinstance(column, pa.Array | pa.ChunkedArray) else list(column)
+    weights = np.fromiter(map(_number, given), np.float32, len(given))
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights > 0))).tolist()
+    return weights, {row: problem("TAB_WEIGHT", block.where(row), f"the weight in column '{printable(name)}' is "
+                                  f"{printable(given[row])!r}.", "A weight is a finite number above 0.") for row in bad}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float("nan" if value is None else value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+class _Files:
+    """The files of both sides, appended to block by block."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.counts = dict.fromkeys(SIDES, 0)
+        self.layout: dict[str, _Quantity] = {}
+        self.open: dict[tuple[str, str], Any] = {}
+
+    def __enter__(self) -> "_Files":
+        for side in SIDES:
+            (self.path / side).mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.open.values():
+            file.close()
+
+    def add(self, side: str, quantities: dict[str, np.ndarray]) -> None:
+        """Appends records to a side."""
+        for name, values in quantities.items():
+            self.layout.setdefault(name, _Quantity(values.dtype.str, values.shape[1:]))
+            if (side, name) not in self.open:
+                self.open[side, name] = (self.path / side / name).open("w+b")
+            self.open[side, name].write(np.ascontiguousarray(values).data)
+        self.counts[side] += len(quantities["x"])
+
+    def join(self) -> None:
+        """Appends what is held out to what is learned from."""
+        for name in self.layout:
+            held = self.open["held_out", name]
+            held.seek(0)
+            shutil.copyfileobj(held, self.open["train", name])
+            held.seek(0)
+            held.truncate()
+        self.counts = {"train": sum(self.counts.values()), "held_out": 0}

@@ -1,0 +1,199 @@
+"""Open anything: a path, a name or a Python object becomes a `Source` of Records.
+
+What a file is, its content says. Archives and compressed files are unpacked once, under limits, into a temporary folder
+that goes with the source.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadData, Refused, near, printable
+from ..spaces import Problem, Records
+from .archives import PACKED, unpack
+from .delimited import CsvReader, JsonLinesReader
+from .hub import from_hub
+from .memory import from_memory
+from .paths import failure, head, missing
+from .pictures import LABELS, Found, PictureReader, walk
+from .reader import FileEntry, Reader
+from .sniff import PICTURE_SUFFIXES, TEXT_SUFFIXES, kind_of
+from .tables import ArrowReader, NumpyReader, ParquetReader, combined
+
+__all__ = ["PROBLEMS", "Source", "open_source"]
+
+#: Problems kept in words; beyond this many they are counted only.
+PROBLEMS = 1000
+_TABLES = ("parquet", "arrow-file", "arrow-stream", "npy", "json", "text")
+
+
+class Source:
+    """Records that can be read again and again, a block at a time.
+
+    modality "image" or "table"; origin in words; label, weight: column names or None; columns: all names in order;
+    problems: what was passed over so far, each once; problem_count: how many, where there are too many to keep;
+    notes: what a person should know (dialect, encoding, files left alone).
+    """
+
+    def __init__(self, reader: Reader, label: str | None = None, weight: str | None = None, strict: bool = False):
+        self.reader, self.strict = reader, strict
+        self.modality, self.origin, self.columns = reader.modality, reader.origin, reader.columns
+        self.label, self.weight = label or reader.label, weight
+        for role, name in (("label", self.label), ("weight", weight)):
+            if name is not None and name not in self.columns:
+                raise BadData("COLUMN_UNKNOWN", f"{self.origin} has no column '{printable(name)}' for the {role}.",
+                              near(name, map(printable, self.columns)))
+        self.problems: list[Problem] = []
+        self.problem_count = 0
+        self._known: set[tuple[str, str]] = set()
+        for problem in reader.problems:
+            self.report(problem)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about how the data was read."""
+        return self.reader.notes
+
+    def blocks(self, size: int = 8192) -> Iterator[Records]:
+        """The records from the start, at most `size` a block, label and weight columns among them.
+
+        Raises BadData: DATA_EMPTY where not one can be read, and the first problem where the source is strict.
+        """
+        met = len(self.reader.problems)
+
+        def report(problem: Problem) -> None:
+            nonlocal met
+            met += 1
+            self.report(problem)
+            self.problem_count = max(self.problem_count, met)
+        count = 0
+        for block in self.reader.blocks(size, report):
+            count += len(block)
+            yield block
+        if not count:
+            first = self.problems[0] if self.problems else None
+            raise BadData("DATA_EMPTY", f"{self.origin}: not one record can be read."
+                          + (f" The first: {first.message}" if first else ""), first.hint if first else "")
+
+    def features(self, size: int = 8192) -> Iterator[Records]:
+        """`blocks` without the label and weight columns: what a codec of the records sees."""
+        aside = [name for name in (self.label, self.weight) if name is not None]
+        for block in self.blocks(size):
+            yield block.without(*aside)
+
+    def report(self, problem: Problem) -> None:
+        """Takes note of a problem, once however often it is met; raises it as BadData where the source is strict."""
+        if self.strict:
+            raise BadData(problem.code, problem.message, problem.hint)
+        key = (problem.code, problem.where)
+        if key not in self._known and len(self.problems) < PROBLEMS:
+            self._known.add(key)
+            self.problems.append(problem)
+            self.problem_count = max(self.problem_count, len(self.problems))
+
+    def digests(self) -> list[FileEntry]:
+        """Every file of the source with its size and sha256, by name."""
+        return sorted(self.reader.digests())
+
+
+def open_source(data: Any, label: str | None = None, weight: str | None = None, modality: str | None = None,
+                strict: bool = False, image_pixels: int = 64_000_000) -> Source:
+    """The source of records that `data` is.
+
+    data : a path (folder of pictures or tables; CSV, JSON lines, Parquet, Arrow, NumPy; an archive of these), "hf:NAME",
+        an array or tensor (N, D) or uint8 (N, H, W[, C]), a pandas or polars frame, an Arrow table, columns by name, a list
+        of pictures, an iterator of dictionaries, Records.
+    label, weight : columns that are not learned as features: the class of each record, and its weight (finite, above 0).
+    modality : "image" or "table" where a folder holds both.
+    strict : raise at the first problem instead of passing over the record.
+    image_pixels : the largest picture taken; a file that must hold more is not read.
+
+    Raises BadData (DATA_MISSING, DATA_EMPTY, DATA_FORMAT, COLUMN_UNKNOWN, the codes of each format), Refused
+    PICKLE_REFUSED, MissingExtra.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, str) and data.startswith("hf:"):
+        reader = from_hub(data[3:])
+    elif isinstance(data, str | os.PathLike):
+        reader = _from_path(Path(data).expanduser(), printable(data), modality, image_pixels)
+    else:
+        reader = from_memory(data)
+    if modality is not None and reader.modality != modality:
+        raise BadData("DATA_FORMAT", f"{reader.origin} is a source of modality '{reader.modality}', not '{modality}'.",
+                      "Leave the modality out, or give other data.")
+    return Source(reader, label, weight, strict)
+
+
+def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int) -> Reader:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing(path) from error
+    except OSError as error:
+        raise failure(error, origin) from error
+    path = path.resolve()
+    if stat.S_ISDIR(mode):
+        return _from_folder(path, origin, modality, image_pixels)
+    start = head(path, origin)
+    kind = kind_of(start)
+    if kind in PACKED:
+        folder = unpack(path, origin, kind)
+        reader = _from_folder(folder.path, origin, modality, image_pixels)
+        reader.home = folder
+        return reader
+    if kind == "picture" or path.suffix.lower() in PICTURE_SUFFIXES:
+        return PictureReader(path.parent, origin, Found([path.name]), image_pixels)
+    return _table(path, origin, kind)
+
+
+def _table(path: Path, origin: str, kind: str) -> Reader:
+    """The reader of one table file. Raises BadData DATA_FORMAT or Refused PICKLE_REFUSED for what is none."""
+    if kind == "pickle":
+        raise Refused("PICKLE_REFUSED", f"{origin} is a pickle, and reading one runs code.", "Save the data as Parquet or CSV.")
+    if kind not in _TABLES:
+        raise BadData("DATA_FORMAT", f"{origin} holds {kind}, which is not a table or a picture that can be read.",
+                      "Give CSV, JSON lines, Parquet, Arrow, .npy, pictures, or an archive of these.")
+    if kind == "parquet":
+        return ParquetReader(path, origin)
+    if kind == "npy":
+        return NumpyReader(path, origin)
+    if kind == "json":
+        return JsonLinesReader(path, origin)
+    return CsvReader(path, origin) if kind == "text" else ArrowReader(path, origin, kind == "arrow-stream")
+
+
+def _from_folder(root: Path, origin: str, modality: str | None, image_pixels: int) -> Reader:
+    found = walk(root)
+    kinds = {name: _kind(root, name, found) for name in found.names}
+    if modality == "image" or (modality is None and "picture" in kinds.values()):
+        return PictureReader(root, origin, found, image_pixels)
+    named = {name: kind for name, kind in kinds.items() if _is_table(name, kind, len(kinds) == 1)}
+    if not named:
+        return PictureReader(root, origin, found, image_pixels)
+    tables = [_table(Path(found.targets.get(name) or root / name), f"{origin}/{printable(name)}", kind)
+              for name, kind in named.items()]
+    reader = combined(tables, origin)
+    reader.problems.extend(found.problems)
+    if len(named) < len(kinds):
+        reader.notes.append(f"{origin}: {len(kinds) - len(named)} file(s) that are not tables were left alone")
+    return reader
+
+
+def _kind(root: Path, name: str, found: Found) -> str:
+    if Path(name).suffix.lower() in PICTURE_SUFFIXES:
+        return "picture"
+    try:
+        return kind_of(head(found.targets.get(name) or root / name, printable(name)))
+    except BadData as error:
+        found.problems.append(Problem(error.code, name, error.message, error.hint))
+        return "unreadable"
+
+
+def _is_table(name: str, kind: str, alone: bool) -> bool:
+    """Whether a file of a folder is one of its tables: a text is one by its suffix too, for a README is also text."""
+    if kind == "text":
+        return name != LABELS and (alone or Path(name).suffix.lower() in TEXT_SUFFIXES)
+    return kind in _TABLES or kind == "pickle"

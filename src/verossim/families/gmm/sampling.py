@@ -1,0 +1,129 @@
+"""New records, and what is missing of given ones, drawn from the mixture.
+
+A component k by its weight, then x = mu_k + L_k z with Sigma_k = L_k L_k' (or mu_k + L_k z + sqrt(psi_k) e), then a category
+of each block by its probabilities. Rows of one component are drawn together, in one matrix product a component, and put back
+where they belong. Given the known part x_o of a record the same holds with P(k | x_o) and p(x_m | x_o, k).
+"""
+
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from ...seeds import Noise
+from .parts import parts
+
+__all__ = ["completed", "drawn"]
+
+ROWS = 1 << 14  # records drawn at a time, so that their numbers stay in cache
+
+
+def drawn(family: Any, noise: Noise, labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Samples (B, *event), one for each stream, of the classes `labels` (B,) or of any where None or -1."""
+    maker = _Maker(family, dtype)
+    x = torch.empty(len(noise), *family.space.shape, dtype=dtype)
+    for first in range(0, len(noise), ROWS):
+        rows = slice(first, min(first + ROWS, len(noise)))
+        part = noise.part(rows.start, rows.stop)
+        x[rows] = maker.draw(part, None if labels is None else labels[rows])
+        spent = part.drawn
+    noise.drawn = spent if len(noise) else noise.drawn
+    return x
+
+
+class _Maker:
+    """The mixture in the form that draws need, in the dtype of the samples; made once for all blocks of rows."""
+
+    def __init__(self, family: Any, dtype: torch.dtype):
+        self.entries, self.anchor, self.dtype, self.K = family.entries, family.anchor, dtype, family.log_weights.shape[1]
+        weights = family.log_weights.exp()
+        self.within = (weights.cumsum(dim=1) + torch.arange(len(weights))[:, None]).reshape(-1)
+        self.joint = (family.log_classes.exp()[:, None] * weights).reshape(-1).cumsum(dim=0)
+        self.means = (family.means * family.scale).to(dtype)
+        turns, stretches = family.covariance.transforms()
+        self.turns = None if turns is None else (turns * family.scale[:, None]).to(dtype)
+        self.stretches = None if stretches is None else (stretches * family.scale).to(dtype)
+        self.draws = family.covariance.draws
+        self.edges = [family.logits[:, first:last].exp().cumsum(dim=1) for first, last in self.entries.blocks]
+
+    def draw(self, noise: Noise, labels: Tensor | None) -> Tensor:
+        """Samples (b, *event)."""
+        u = noise.uniform(1 + len(self.edges), dtype=torch.float64)
+        component = self.components(u[:, 0].contiguous(), labels)
+        order = torch.from_numpy(numpy.argsort(component.to(torch.int16).numpy(), kind="stable")) \
+            if len(self.means) < 1 << 15 else component.argsort(stable=True)
+        which, counts = component[order].unique_consecutive(return_counts=True)
+        z = noise.rows(order).normal(self.draws, dtype=self.dtype)
+        noise.drawn += -(-self.draws // 2)
+        x = torch.empty(len(z), self.means.shape[1], dtype=self.dtype)
+        first = 0
+        for k, count in zip(which.tolist(), counts.tolist(), strict=True):
+            rows = slice(first, first + count)
+            self.place(z[rows], k, x[rows])
+            first += count
+        numbers = torch.empty_like(x)
+        numbers[order] = x
+        chosen = [chosen_category(edges[component], u[:, 1 + i]) for i, edges in enumerate(self.edges)]
+        return self.entries.join(self.entries.gridded(numbers, self.anchor), self.entries.one_hot(chosen, self.dtype))
+
+    def components(self, u: Tensor, labels: Tensor | None) -> Tensor:
+        """One component for each uniform draw (b,) and class."""
+        J = len(self.joint)
+        free = torch.searchsorted(self.joint, u * self.joint[-1], right=True).clamp(max=J - 1)
+        if labels is None:
+            return free
+        fixed = torch.searchsorted(self.within, labels + u, right=True)
+        fixed = fixed.clamp(labels * self.K, labels * self.K + self.K - 1)
+        return torch.where(labels < 0, free, fixed)
+
+    def place(self, z: Tensor, k: int, out: Tensor) -> None:
+        """mu_k + L_k z, and + sqrt(psi_k) e where there is a diagonal part besides."""
+        D = out.shape[1]
+        if self.turns is None:
+            torch.addcmul(self.means[k], z, self.stretches[k], out=out)
+            return
+        torch.addmm(self.means[k], z[:, D:] if self.stretches is not None else z, self.turns[k].T, out=out)
+        if self.stretches is not None:
+            out.addcmul_(z[:, :D], self.stretches[k])
+
+
+def completed(family: Any, x: Tensor, labels: Tensor | None, noise: Noise | None) -> Tensor:
+    """x (B, *event) with its NaN entries filled in: draws from what is known, or without `noise` the expected numbers and the
+    most probable categories."""
+    entries, D = family.entries, family.means.shape[1]
+    numbers, onehots = entries.split(x)
+    numbers, onehots = numbers.clone(), None if onehots is None else onehots.clone()
+    if noise is not None:
+        u = noise.uniform(1 + len(entries.blocks), dtype=torch.float64)
+        normals = noise.normal(family.covariance.draws, dtype=torch.float64)
+    J, K = family.means.shape[0], family.log_weights.shape[1]
+    for part in parts(entries, family.inner(numbers), onehots, labels, K, J):
+        if part.whole:
+            continue
+        conditional, components, _ = part.prepared(family.covariance, family.mixture(), family.noise)
+        r = family.covariance.log_joint(part.numbers, part.onehots, components, "float64").softmax(dim=1)
+        unknown = (~part.observed).nonzero()[:, 0]
+        filled = torch.zeros(len(r), len(unknown), dtype=torch.float64)
+        chosen = None if noise is None else chosen_category(r.cumsum(dim=1), u[part.rows, 0])
+        for k in range(r.shape[1]) if len(unknown) else ():
+            if chosen is None:
+                filled += r[:, k, None] * conditional.mean(part.numbers, k)
+            elif len(rows := (chosen == k).nonzero()[:, 0]):
+                filled[rows] = conditional.draw(part.numbers[rows], k, normals[part.rows][rows])
+        values = torch.empty(len(r), D, dtype=torch.float64)
+        values[:, unknown] = filled * family.scale[unknown]
+        if noise is not None:
+            values = entries.gridded(values, family.anchor)
+        numbers[part.rows[:, None], unknown] = values[:, unknown].to(numbers.dtype)
+        for i, (first, last) in enumerate(entries.blocks):
+            if part.unknown[i]:
+                p = family.logits[part.components, first:last].exp()
+                which = (r @ p).argmax(dim=1) if chosen is None else chosen_category(p[chosen].cumsum(dim=1), u[part.rows, 1 + i])
+                onehots[part.rows, first:last] = torch.nn.functional.one_hot(which, last - first).to(onehots.dtype)
+    return entries.join(numbers, onehots)
+
+
+def chosen_category(edges: Tensor, u: Tensor) -> Tensor:
+    """The category that a uniform draw (B,) falls on, by cumulative probabilities (B, S); (B,) int64."""
+    return (edges[:, :-1] < (u * edges[:, -1])[:, None]).sum(dim=1)
