@@ -142,8 +142,7 @@ def main(folder: Path = Path("demo")) -> None:
     digits, wine = learned[0].model, learned[1].model
     origin = Provenance(verb="demo", model=digits.sha256, data=digits.card["manifest"]["hash"], seed=7)
     with release(folder / "pictures", origin, overwrite=True) as out:
-        real = data.open_source(inputs / "digits")
-        some = next(real.blocks(1797)).take(range(0, 1797, 18))
+        some = data.joined(list(data.open_source(inputs / "digits").blocks())).take(range(0, 1797, 18))
         made = [digits.draw(10, condition=label, seed=7) for label in digits.classes]
         pixels = digits.codec.parse(some.without("label"), []).columns["image"]
         half = [masked(p) for p in pixels]

@@ -20,9 +20,13 @@ from .errors import CannotWrite, printable
 __all__ = ["cannot_write", "partial", "previous", "replace", "vacate", "writable", "write"]
 
 _CODES = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.EIO: "IO_ERROR"}
-_HINTS = {"DISK_FULL": "Free some space, or choose a place on another disk.", "OUT_DENIED": "Choose a place that you may write to.",
-          "IO_ERROR": "The disk or its connection may be failing; choose another place."}
-_DENIED = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+_HINTS = {
+    "DISK_FULL": "Free some space, or choose a place on another disk.",
+    "IO_ERROR": "The disk or its connection may be failing; choose another place.",
+    "OUT_DENIED": "Choose a place that you may write to.",
+}
+_DENIED = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
+           errno.EROFS}
 
 
 def cannot_write(error: OSError, place: Path | str) -> CannotWrite:
@@ -60,7 +64,7 @@ def partial(place: Path) -> Iterator[Path]:
         with contextlib.ExitStack() as held:
             with _locked(place.parent):
                 _remove_abandoned(place)
-                os.mkdir(folder)
+                folder.mkdir()
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
                 held.enter_context(_locked(folder))
             yield folder
@@ -77,16 +81,16 @@ def replace(folder: Path, place: Path, keep: Path | None = None) -> None:
     with _locked(place.parent):
         if place.exists():
             vacate(old)
-            os.rename(place, old)
+            place.rename(old)
         try:
-            os.rename(folder, place)
+            folder.rename(place)
         except OSError:
             with contextlib.suppress(OSError):
-                os.rename(old, place)
+                old.rename(place)
             raise
         _on_disk(place.parent)
         if keep is not None:
-            os.rename(old, keep)
+            old.rename(keep)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -233,7 +233,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     model = Model(codec, learned.eval(), labels, card)
     model.problems = list(opened.problems)
     model.card["held_out"] = _on_held_out(model, encoded.held_out)
-    journal.event("held out", **(model.card["held_out"] or {}))
+    journal.event("held out", result=model.card["held_out"])
     return model
 
 

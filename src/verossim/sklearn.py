@@ -29,7 +29,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .errors import BadConfig
-from .families import LearnsByStatistics
 from .shelves import FAMILIES
 from .spaces import Batch, Continuous
 from .training import History, Journal, Learning, learn
@@ -86,7 +85,7 @@ class _Rows:
         return (merged, np.bincount(which.reshape(-1), w)) if len(merged) >= least else (x, w)
 
     def _batch(self, which: slice | Array) -> Batch:
-        x = np.subtract(self.X[which], self.centre, dtype=np.float64).astype(self.dtype, copy=False)
+        x: Array = np.subtract(self.X[which], self.centre, dtype=np.float64).astype(self.dtype, copy=False)
         return Batch(torch.from_numpy(x), None, torch.from_numpy(self.weights[which]), torch.arange(len(x)))
 
 
@@ -250,8 +249,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _n_parameters(self) -> int:
         return self._family(self.means_.shape[1]).freedom
 
-    def _family(self, features: int) -> LearnsByStatistics:
-        kind = FAMILIES.load("gmm")
+    def _family(self, features: int) -> Any:
+        """The mixture over `features` numbers by maximum likelihood, its parameters still to be placed."""
+        kind: Any = FAMILIES.load("gmm")
         config = kind.Config(components=int(self.n_components), covariance=self.covariance_type,
                              jitter=float(self.reg_covar), prior=0.0)
         return kind(config, Continuous(shape=(features,), axes=("column",)), None)
@@ -259,7 +259,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _parameters(self, centre: Array) -> _Parameters:
         return self.weights_, self.means_ - centre, self.covariances_
 
-    def _scored(self, X: ArrayLike) -> tuple["_Rows", LearnsByStatistics]:
+    def _scored(self, X: ArrayLike) -> tuple["_Rows", Any]:
         """X as rows, and the mixture as fitted, both around the centre of the mixture."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=self._finite)
@@ -290,7 +290,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         journal = Journal(None, *([_Console(self.verbose_interval)] if self.verbose else []))
         settings = Learning(iterations=int(self.max_iter), tolerance=float(self.tol), accelerate=False)
         history = learn(family, rows, batch=_batch(rows), config=settings, journal=journal)
-        return _Fit(*(tensor.numpy() for tensor in family.parameters()), history)
+        weights, means, covariances = (tensor.numpy() for tensor in family.moments())
+        return _Fit(weights, means, covariances, history)
 
     def _settle(self, fit: _Fit, centre: Array) -> "GaussianMixture":
         """Writes the fitted attributes."""

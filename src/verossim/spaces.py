@@ -159,7 +159,7 @@ class Records:
         """The records at `rows` (numbers within the block), in that order, under their own names."""
         rows = [int(r) for r in rows]
         names = [self.where(r) for r in rows]
-        columns = {name: c.take(rows) if _is_arrow(c) else [c[r] for r in rows] for name, c in self.columns.items()}
+        columns = {name: _taken(c, rows) for name, c in self.columns.items()}
         return Records(columns, self.origin, self.first, names)
 
     def with_columns(self, **columns: Sequence[Any]) -> "Records":
@@ -174,6 +174,12 @@ class Records:
         """One dictionary a record; for people and tests, never for the hot path."""
         for row in range(len(self)):
             yield {name: c[row].as_py() if _is_arrow(c) else c[row] for name, c in self.columns.items()}
+
+
+def _taken(column: Any, rows: list[int]) -> Any:
+    if not _is_arrow(column):
+        return [column[row] for row in rows]
+    return column.take(rows) if rows else column.slice(0, 0)    # Arrow takes an empty list for one of nulls
 
 
 def _is_arrow(column: Any) -> bool:

@@ -26,18 +26,22 @@ from torch import Tensor
 from .errors import CannotWrite, CorruptStore, Refused, near, printable
 from .folders import partial, previous, replace, write
 
-__all__ = ["FORMAT", "Stored", "check_family", "check_shapes", "check_vacant", "load", "save"]
+__all__ = ["FORMAT", "Stored", "check_family", "check_shapes", "check_vacant", "identity", "load", "save"]
 
 FORMAT = 1  # of the folder; one with a higher number is from a newer version
 MODEL, WEIGHTS, CARD, MANIFEST = FILES = "model.json", "weights.safetensors", "card.json", "manifest.json"
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 PICKLE_STARTS = (b"PK\x03\x04", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 SHOWN = 5  # names listed in a message
+AGAIN = "Copy the model again, or fit it again."
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a folder holds: the plain values of the model and of its card, tensors by name, and the sha256 of its manifest."""
+    """What a folder holds: plain values of the model and of its card, tensors by name.
+
+    sha256 : of model and weights, all that the model's answers follow from; the card, with its times, does not enter.
+    """
 
     model: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -64,7 +68,7 @@ def save(folder: str | Path, model: Mapping[str, Any], tensors: Mapping[str, Ten
         for name, content in contents.items():
             write(written / name, content)
         replace(written, place)
-    return _sha256(contents[MANIFEST])
+    return _identity(contents)
 
 
 def load(folder: str | Path) -> Stored:
@@ -89,12 +93,17 @@ def load(folder: str | Path) -> Stored:
         raise error
 
 
+def identity(folder: str | Path) -> str:
+    """The sha256 of a saved model and its weights. Raises as `load`."""
+    return load(folder).sha256
+
+
 def check_vacant(folder: str | Path) -> Path:
-    """Where a save to `folder` goes, links followed. Raises CannotWrite OUT_EXISTS where anything but a saved model is there."""
+    """Where a save to `folder` goes, links followed. Raises CannotWrite OUT_EXISTS where something else than a model is."""
     place = Path(os.path.realpath(folder))
     if not os.path.lexists(place):
         return place
-    foreign = sorted(set(os.listdir(place)) - set(FILES)) if place.is_dir() else [place.name]
+    foreign = sorted({entry.name for entry in place.iterdir()} - set(FILES)) if place.is_dir() else [place.name]
     if foreign:
         shown = ", ".join(printable(name) for name in foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
         raise CannotWrite("OUT_EXISTS", f"{printable(folder)} is there and is not a saved model: it holds {shown}.",
@@ -105,12 +114,13 @@ def check_vacant(folder: str | Path) -> Path:
 def check_shapes(folder: str | Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Raises CorruptStore CKPT_SHAPE, listing up to five tensors that differ in name, shape or type from what is expected."""
     def kind(tensors: Mapping[str, Tensor], name: str) -> str:
-        return f"{str(tensors[name].dtype).removeprefix('torch.')} {tuple(tensors[name].shape)}" if name in tensors else "absent"
-    names = sorted({*expected, *given})
-    wrong = [f"'{printable(n)}' is {kind(given, n)}, not {kind(expected, n)}" for n in names if kind(given, n) != kind(expected, n)]
+        t = tensors.get(name)
+        return "absent" if t is None else f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+    kinds = [(printable(name), kind(given, name), kind(expected, name)) for name in sorted({*expected, *given})]
+    wrong = [f"'{name}' is {found}, not {wanted}" for name, found, wanted in kinds if found != wanted]
     if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise CorruptStore("CKPT_SHAPE", f"{printable(folder)}: the weights do not fit the model: {'; '.join(wrong[:SHOWN])}{more}.",
+        listed = "; ".join(wrong[:SHOWN]) + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else "")
+        raise CorruptStore("CKPT_SHAPE", f"{printable(folder)}: the weights do not fit the model: {listed}.",
                            "The files of two models were mixed; save the model again.")
 
 
@@ -134,7 +144,7 @@ def _loaded(place: Path, folder: str | Path) -> Stored:
     except SafetensorError as error:
         raise CorruptStore("CKPT_FORMAT", f"{printable(folder)}/{WEIGHTS} is not a safetensors file: {error}.") from error
     _check_finite(folder, tensors)
-    return Stored(model, tensors, card, _sha256(contents[MANIFEST]))
+    return Stored(model, tensors, card, _identity(contents))
 
 
 def _read(place: Path, folder: str | Path) -> dict[str, bytes]:
@@ -142,14 +152,15 @@ def _read(place: Path, folder: str | Path) -> dict[str, bytes]:
     try:
         here = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:
-        there = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
-        raise CorruptStore("CKPT_MISSING", f"{printable(folder)} does not exist.",
-                           f"In {printable(place.parent)}: {near(place.name, map(printable, there))}" if there else "") from error
+        there = [printable(entry.name) for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+        hint = f"In {printable(place.parent)}: {near(place.name, there)}" if there else ""
+        raise CorruptStore("CKPT_MISSING", f"{printable(folder)} does not exist.", hint) from error
     except NotADirectoryError as error:
         raise CorruptStore("CKPT_FORMAT", f"{printable(folder)} is a file; a saved model is a folder.",
                            "Give the folder that `fit` or `save` wrote.") from error
     try:
-        names = set(os.listdir(here))
+        with os.scandir(here) as entries:
+            names = {entry.name for entry in entries}
         if MANIFEST not in names:
             raise _not_a_model(names, folder)
         return {name: _content(here, name) for name in FILES if name in names}
@@ -160,7 +171,8 @@ def _read(place: Path, folder: str | Path) -> dict[str, bytes]:
 
 
 def _content(folder: int, name: str) -> bytes:
-    with open(name, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)) as file:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as file:
         return file.read()
 
 
@@ -177,7 +189,7 @@ def _not_a_model(names: set[str], folder: str | Path) -> CorruptStore:
 
 def _manifest(content: bytes, folder: str | Path) -> dict[str, Any]:
     """The manifest, if it is what was written. Its own sha256 stays where it is in every format, so it is looked at first."""
-    damaged = CorruptStore("CKPT_CORRUPT", f"{printable(folder)}/{MANIFEST} is damaged.", "Copy the model again, or fit it again.")
+    damaged = CorruptStore("CKPT_CORRUPT", f"{printable(folder)}/{MANIFEST} is damaged.", AGAIN)
     try:
         manifest = json.loads(content)
         seal = manifest.pop("sha256")
@@ -205,13 +217,12 @@ def _check_content(content: bytes | None, entry: Mapping[str, Any], name: str, f
         raise CorruptStore("CKPT_FORMAT", f"{where} is a pickle under another name, not a safetensors file.",
                            "It was not opened, since unpickling runs code. Ask for the weights as safetensors.")
     size = f": it has {len(content):,} bytes and should have {entry['bytes']:,}" if len(content) != entry["bytes"] else ""
-    raise CorruptStore("CKPT_CORRUPT", f"{where} is damaged or was changed{size}; its sha256 is not the manifest's.",
-                       "Copy the model again, or fit it again.")
+    raise CorruptStore("CKPT_CORRUPT", f"{where} is damaged or was changed{size}; its sha256 is not the manifest's.", AGAIN)
 
 
 def _check_version(number: Any, folder: str | Path) -> None:
     if not isinstance(number, int) or number > FORMAT:
-        raise CorruptStore("CKPT_VERSION", f"{printable(folder)} has format {printable(number)}; this version reads up to {FORMAT}.",
+        raise CorruptStore("CKPT_VERSION", f"{printable(folder)} has format {printable(number)}; this version reads {FORMAT}.",
                            "Upgrade: pip install --upgrade verossim.")
 
 
@@ -223,7 +234,8 @@ def _check_finite(folder: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "surrogatepass")
 
 
 def _finite(value: Any) -> Any:
@@ -233,6 +245,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _identity(contents: Mapping[str, bytes]) -> str:
+    return _sha256(contents[MODEL] + contents[WEIGHTS])
 
 
 def _sha256(content: bytes) -> str:

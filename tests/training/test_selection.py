@@ -4,16 +4,18 @@ import json
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
-from tiny import LINE, Normals, line
+from tiny import LINE, Normals, batch_of, line
 
 from verossim.config import knob
 from verossim.errors import BadConfig, BadData
+from verossim.shelves import FAMILIES
 from verossim.spaces import Continuous, Discrete
-from verossim.training import Journal, candidates, plan, select, wants_selection
+from verossim.training import InMemory, Journal, candidates, plan, select, wants_selection
 
-AUTO = Normals.Config(components="auto", shape="shared")
+AUTO = Normals.Config(components="auto", covariance="shared")
 
 
 def chosen(centres, config=AUTO, seed=0, records=900, journal=None, resamples=10):
@@ -49,7 +51,7 @@ def test_the_criteria_are_what_they_are_called():
 @pytest.mark.parametrize("seed", range(3))
 def test_groups_that_are_not_there_are_called_unstable(seed):
     told = []
-    three_groups = [Normals.Config(components=3, shape="free")]  # asked of one bell
+    three_groups = [Normals.Config(components=3, covariance="free")]  # asked of one bell
     train, held_out = line(300, (0.0,), seed), line(100, (0.0,), seed + 50)
     selection = select(Normals, three_groups, train, held_out, seed, Journal(None, told.append))
     assert selection.stability < 0.7
@@ -74,13 +76,13 @@ def test_larger_sizes_are_not_tried_once_bic_worsens_twice():
 
 
 def test_every_open_setting_is_tried_and_nothing_else():
-    config = Normals.Config(components="auto", shape="auto")
+    config = Normals.Config(components="auto", covariance="auto")
     assert wants_selection(config)
     configs = candidates(config, 30)
-    assert [(c.shape, c.components) for c in configs] == [(s, k) for s in ("free", "shared") for k in range(1, 7)]
-    fixed = Normals.Config(components=2, shape="auto")
-    assert [(c.components, c.shape) for c in candidates(fixed, 30)] == [(2, "free"), (2, "shared")]
-    assert not wants_selection(Normals.Config(components=2, shape="free"))
+    assert [(c.covariance, c.components) for c in configs] == [(s, k) for s in ("free", "shared") for k in range(1, 7)]
+    fixed = Normals.Config(components=2, covariance="auto")
+    assert [(c.components, c.covariance) for c in candidates(fixed, 30)] == [(2, "free"), (2, "shared")]
+    assert not wants_selection(Normals.Config(components=2, covariance="free"))
 
 
 def test_candidates_that_cannot_be_fitted_are_left_out():
@@ -154,3 +156,39 @@ def test_a_batch_is_bounded_in_bytes_whatever_the_records(dims):
 
 def test_the_machine_has_some_memory():
     assert plan(LINE, 10, Normals.Config(components=2)).bytes > 0
+
+
+def stretched(seed):
+    """Three round groups stretched along one diagonal, where Euclidean starts fail; (train, held out)."""
+    from sklearn.datasets import make_blobs
+
+    X, _ = make_blobs(1_500, random_state=170)
+    X = X @ np.array([[0.6, -0.6], [-0.4, 0.8]])
+    order = np.random.default_rng(seed).permutation(1_500)
+    X = torch.from_numpy(((X - X.mean(axis=0)) / X.std(axis=0))[order])
+    return InMemory(batch_of(X[:1_350])), InMemory(batch_of(X[1_350:]))
+
+
+def mixtures(covariance, seed, resamples):
+    kind = FAMILIES.load("gmm")
+    train, held_out = stretched(seed)
+    plane = Continuous(shape=(2,), axes=("column",))
+    configs = candidates(kind.Config(components="auto", covariance=covariance), len(train))
+    return select(lambda config: kind(config, plane, None), configs, train, held_out, seed, resamples=resamples)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_stretched_groups_are_three(seed):
+    selection = mixtures("full", seed, 3)
+    assert selection.choice.config.components == 3
+    assert selection.stability > 0.95
+
+
+def test_three_stretched_groups_of_one_shape_are_found_among_all_shapes():
+    selection = mixtures("auto", 0, 3)
+    assert selection.choice.config.components == 3
+    assert selection.choice.config.covariance == "tied"  # one stretch made all three
+    assert selection.agreed
+    assert selection.stability > 0.95
+    settings = [(row.config.covariance, row.config.components) for row in selection.rows]
+    assert len(settings) == len(set(settings))  # a shape under two names is tried once

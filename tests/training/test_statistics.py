@@ -5,6 +5,8 @@ import torch
 from tiny import Normals, batch_of, line
 
 from verossim.errors import Diverged
+from verossim.shelves import FAMILIES
+from verossim.spaces import Continuous
 from verossim.training import InMemory, Journal, Learning, begin, learn, subsample
 
 OVERLAPPING = (-1.0, 1.0)
@@ -201,3 +203,22 @@ def test_every_update_is_about_all_the_units_there_are():
         learn(family, data, batch=300, config=Learning(iterations=3, tolerance=0.0, stepwise=stepwise))
         assert family.counted == pytest.approx([2_500.0] * len(family.counted))
         assert len(family.counted) == (9 if stepwise else 3)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical", "factors"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_mixture_learned_out_of_core_is_the_one_learned_in_memory(covariance, missing):
+    x = torch.randn(600, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).cumsum(1)
+    x[::2] += 6
+    if missing:
+        x[::5, 1] = x[::7, 2] = float("nan")
+    kind, ends = FAMILIES.load("gmm"), []
+    for batch in (600, 37):
+        family = kind(kind.Config(components=3, covariance=covariance, rank=2), Continuous(shape=(4,), axes=("column",)), None)
+        begin(family, InMemory(batch_of(x)), 0)
+        history = learn(family, InMemory(batch_of(x)), batch=batch, config=Learning(iterations=20, tolerance=0.0))
+        gains = [b - a for a, b in zip(history.objectives, history.objectives[1:], strict=False)]
+        assert min(gains) > -1e-9
+        ends.append((family.coordinates(), history.objectives))
+    assert torch.allclose(ends[0][0], ends[1][0], rtol=1e-9, atol=1e-9)
+    assert ends[0][1] == pytest.approx(ends[1][1], abs=1e-9)

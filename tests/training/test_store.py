@@ -192,7 +192,7 @@ def test_a_flipped_bit_anywhere_is_found_and_the_file_named(saved):
 
 
 def test_a_model_cut_off_between_the_renames_is_found_where_it_lies(saved):
-    os.rename(saved, saved.with_name(".model.previous"))
+    saved.rename(saved.with_name(".model.previous"))
     assert value(saved) == 1.0
     shutil.copytree(saved.with_name(".model.previous"), saved)
     (saved / "weights.safetensors").unlink()

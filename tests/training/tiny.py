@@ -22,7 +22,8 @@ class Normals(LearnsByStatistics):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         components: int | str = knob(2, "number of normals", low=1, high=100, choices=("auto",))
-        shape: str = knob("free", "one standard deviation each, or one for all", choices=("free", "shared", "auto"))
+        covariance: str = knob("free", "one standard deviation each, or one for all", choices=("free", "shared", "auto"))
+        precision: str = knob("auto", "a setting whose \"auto\" is not for selection", choices=("auto", "high"))
 
     def __init__(self, config, space=LINE, condition=None):
         super().__init__(config, space, condition)
@@ -53,7 +54,7 @@ class Normals(LearnsByStatistics):
         n, total = statistics["n"].clamp(min=1e-9), statistics["n"].sum()
         self.m.copy_(statistics["x"] / n)
         spread = (statistics["xx"] / n - self.m ** 2).clamp(min=1e-6)
-        self.s.copy_((spread if self.config.shape == "free" else (n * spread).sum() / total).sqrt())
+        self.s.copy_((spread if self.config.covariance == "free" else (n * spread).sum() / total).sqrt())
         self.w.copy_(n / total)
         return float(statistics["log_p"] / total)
 
@@ -71,7 +72,7 @@ class Normals(LearnsByStatistics):
 
     @property
     def freedom(self) -> int:
-        return 2 * len(self.w) - 1 + (len(self.w) if self.config.shape == "free" else 1)
+        return 2 * len(self.w) - 1 + (len(self.w) if self.config.covariance == "free" else 1)
 
     def log_prob(self, x, condition=None, noise=None) -> Likelihood:
         return Likelihood(self.joint(x).logsumexp(1), "exact", 1)

@@ -55,17 +55,17 @@ class Label(Codec):
         for block in blocks:
             if column not in block.columns:
                 raise BadData("LABEL_MISSING", f"{block.origin}: there is no column '{printable(column)}'.",
-                              near(column, block.columns))
+                              near(printable(column), map(printable, block.columns)))
             labels = block.columns[column]
             kind = kind or _kind(labels)
             counts.update(value for value in _values(labels) if value is not None)
             rows += len(labels)
             if len(counts) > most:
-                examples = ", ".join(repr(printable(value, 20)) for value in list(counts)[:3])
-                raise BadData("LABEL_MANY", f"Column '{printable(column)}' has over {most} labels in {rows:,} rows ({examples} ...).",
+                examples = ", ".join(f"'{printable(value, 20)}'" for value in list(counts)[:3])
+                raise BadData("LABEL_MANY", f"Column '{printable(column)}' has over {most} labels ({examples}, ...).",
                               "A label should be a class; leave a measure in the table, or raise the limit on classes.")
         if len(counts) < 2:
-            only = ", ".join(repr(printable(value, 40)) for value in counts) or "none"
+            only = ", ".join(f"'{printable(value, 40)}'" for value in counts) or "none"
             raise BadData("LABEL_SINGLE", f"Column '{printable(column)}' has {len(counts)} classes ({only}) in {rows:,} rows.",
                           "A label needs at least two classes; fit without a label.")
         unlabelled = rows - counts.total()
@@ -95,8 +95,8 @@ class Label(Codec):
         for row, (number, value) in enumerate(zip(found, labels, strict=True)):
             if value is not None and number is None:
                 problems.append(Problem("LABEL_UNKNOWN", records.where(row), f"{printable(records.where(row))}: the label "
-                                        f"{printable(value, 40)!r} did not occur in training and is taken as unknown.",
-                                        near(str(value), map(str, self.classes))))
+                                        f"'{printable(value, 40)}' did not occur in training and is taken as unknown.",
+                                        near(printable(value), map(printable, self.classes))))
         return records.with_columns(**{self.config.column: [None if n is None else self.classes[n] for n in found]})
 
     def encode(self, records: Records, unknown: bool = False) -> Tensor:
@@ -118,8 +118,8 @@ class Label(Codec):
         """The class number of a label, also where it is given as text. Raises BadConfig LABEL_UNKNOWN with near names."""
         number = self._find(value)
         if number is None:
-            raise BadConfig("LABEL_UNKNOWN", f"'{printable(self.config.column)}' has no class {printable(value, 60)!r}.",
-                            near(str(value), map(str, self.classes)))
+            raise BadConfig("LABEL_UNKNOWN", f"'{printable(self.config.column)}' has no class '{printable(value, 60)}'.",
+                            near(printable(value), map(printable, self.classes)))
         return number
 
     def _find(self, value: Any) -> int | None:

@@ -6,10 +6,11 @@ sources opens anything; tables, delimited, pictures, archives, arrays, memory an
 loader serves batches; manifest says what it all was made from; people gives records back as they came.
 """
 
-from .cache import Encoded, Split, prepare
+from .cache import Encoded, Split, prepare, rows_of
 from .loader import Loader
 from .manifest import Manifest
-from .people import frame_of, joined, to_people
+from .people import frame_of, joined, to_people, to_pictures, to_table
 from .sources import Source, open_source
 
-__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "frame_of", "joined", "open_source", "prepare", "to_people"]
+__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "frame_of", "joined", "open_source", "prepare", "rows_of",
+           "to_people", "to_pictures", "to_table"]

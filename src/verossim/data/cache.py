@@ -29,7 +29,7 @@ from .manifest import Manifest
 from .reader import problem
 from .sources import Source
 
-__all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare"]
+__all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare", "rows_of"]
 
 IN_MEMORY_BYTES = 256 << 20  # a side of the split of up to this size is held in memory
 SIDES = ("train", "held_out")
@@ -161,6 +161,8 @@ def _making(place: Path | None) -> Folder:
 
 def _settled(path: Path, place: Path) -> Folder:
     """Renames what is complete to its place; where another process was first, its files are as good."""
+    if place.exists() and not (place / _MARK).is_file():
+        shutil.rmtree(place)  # damaged since
     try:
         path.rename(place)
     except OSError:
@@ -219,14 +221,19 @@ def _parsed(block: Records, source: Source, codec: Codec) -> tuple[list[int], Re
     parsed = codec.parse(features, problems)
     for told in [*problems, *unusable.values()]:
         source.report(told)
-    rows = list(range(len(block)))
-    if len(parsed) < len(block):  # those set aside are known by the places that the others kept as their names
-        at = {block.where(row): row for row in rows}
-        rows = [at[parsed.where(row)] for row in range(len(parsed))]
+    rows = rows_of(block, parsed)
     if unusable:
         kept = [i for i, row in enumerate(rows) if row not in unusable]
         parsed, rows = parsed.take(kept), [rows[i] for i in kept]
     return rows, parsed, weights[rows]
+
+
+def rows_of(block: Records, parsed: Records) -> list[int]:
+    """Which rows of a block its parsed records were; those set aside are missing."""
+    if len(parsed) == len(block):
+        return list(range(len(block)))
+    at = {block.where(row): row for row in range(len(block))}  # records that are taken keep their places as their names
+    return [at[parsed.where(row)] for row in range(len(parsed))]
 
 
 def _weights(block: Records, name: str | None) -> tuple[np.ndarray, dict[int, Problem]]:
@@ -269,7 +276,7 @@ class _Files:
     def add(self, side: str, quantities: dict[str, np.ndarray]) -> None:
         """Appends records to a side."""
         for name, values in quantities.items():
-            self.layout.setdefault(name, _Quantity(values.dtype.str, values.shape[1:]))
+            self.layout.setdefault(name, _Quantity(values.dtype.name, values.shape[1:]))
             if (side, name) not in self.open:
                 self.open[side, name] = (self.path / side / name).open("w+b")
             self.open[side, name].write(np.ascontiguousarray(values).data)

@@ -83,6 +83,15 @@ class Source:
         for block in self.blocks(size):
             yield block.without(*aside)
 
+    def labels(self, size: int = 8192) -> Iterator[Records]:
+        """The label column alone; of a folder of pictures without reading a picture."""
+        assert self.label is not None
+        if isinstance(self.reader, PictureReader):
+            yield from self.reader.labelled(size)
+            return
+        for block in self.blocks(size):
+            yield Records({self.label: block.columns[self.label]}, block.origin, block.first, block.names)
+
     def report(self, problem: Problem) -> None:
         """Takes note of a problem, once however often it is met; raises it as BadData where the source is strict."""
         if self.strict:
@@ -186,7 +195,8 @@ def _kind(root: Path, name: str, found: Found) -> str:
     if Path(name).suffix.lower() in PICTURE_SUFFIXES:
         return "picture"
     try:
-        return kind_of(head(found.targets.get(name) or root / name, printable(name)))
+        start = head(found.targets.get(name) or root / name, printable(name))
+        return kind_of(start) if start else "nothing"
     except BadData as error:
         found.problems.append(Problem(error.code, name, error.message, error.hint))
         return "unreadable"

@@ -6,6 +6,7 @@ What is there already is replaced only if its own provenance shows that it was m
 """
 
 import contextlib
+import csv as python_csv
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pyarrow import csv
 
 from ..errors import BadData, CannotWrite, printable
-from ..folders import cannot_write, partial, replace, write
+from ..folders import partial, replace, write
 from .provenance import MADE_BY, Provenance, document
 
 __all__ = ["FORMULA", "Release", "Verified", "check_vacant", "contact_sheet", "csv_block", "png", "release", "release_file",
@@ -93,8 +94,8 @@ def release_file(place: str | Path, provenance: Provenance, overwrite: bool = Fa
         made = folder / target.name
         yield made
         write(folder / LIST, document(provenance, {target.name: _sha256(made)}))
-        os.replace(folder / LIST, sidecar(target))  # first: no output is ever there without its provenance
-        os.replace(made, target)
+        (folder / LIST).replace(sidecar(target))  # first: no output is ever there without its provenance
+        made.replace(target)
 
 
 def check_vacant(place: str | Path, overwrite: bool = False, file: bool = False) -> Path:
@@ -166,14 +167,16 @@ def csv_block(table: pa.Table, header: bool) -> tuple[bytes, int]:
             column = pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column)
         columns.append(column)
     plain = pa.table(columns, names=table.column_names)
+    names = io.StringIO(newline="")
+    python_csv.writer(names, lineterminator="\n").writerow(table.column_names)
     for quoting in ("none", "needed"):  # Arrow's "needed" quotes every text
         out = pa.BufferOutputStream()
         try:
-            csv.write_csv(plain, out, csv.WriteOptions(include_header=header, quoting_style=quoting))
+            csv.write_csv(plain, out, csv.WriteOptions(include_header=False, quoting_style=quoting))
             break
         except pa.ArrowInvalid:
             assert quoting == "none"
-    return out.getvalue().to_pybytes(), guarded
+    return (names.getvalue().encode() if header else b"") + out.getvalue().to_pybytes(), guarded
 
 
 def _lines(pictures: Sequence[Image.Image], labels: Sequence[Any] | None, most: int) -> list[list[Image.Image]]:
@@ -187,7 +190,7 @@ def _lines(pictures: Sequence[Image.Image], labels: Sequence[Any] | None, most: 
 
 
 def _foreign(target: Path) -> list[str]:
-    """What is at `target` and was not made here, or is not as it was made."""
+    """What is at `target` and no provenance there lists."""
     if target.is_dir():
         listed = _listed(target / LIST) or {}
         return sorted(name for p in target.rglob("*") if not p.is_dir()
@@ -195,7 +198,7 @@ def _foreign(target: Path) -> list[str]:
     if not os.path.lexists(target):
         return []
     listed = _listed(sidecar(target)) or {}
-    return [] if target.is_file() and listed.get(target.name) == _sha256(target) else [target.name]
+    return [] if target.name in listed else [target.name]
 
 
 def _listed(path: Path) -> dict[str, str] | None:
@@ -214,8 +217,5 @@ def _aside(target: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise cannot_write(error, path) from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

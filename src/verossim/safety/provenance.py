@@ -29,5 +29,5 @@ class Provenance:
 
 def document(provenance: Provenance, outputs: Mapping[str, str]) -> bytes:
     """The JSON that lies beside outputs; `outputs` gives each one's sha256 by name."""
-    said = {"made_by": MADE_BY, "synthetic": True, **vars(provenance), "settings": dict(provenance.settings), "outputs": dict(outputs)}
+    said = {"made_by": MADE_BY, "synthetic": True, **vars(provenance), "outputs": dict(outputs)}
     return (json.dumps(said, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

@@ -18,7 +18,7 @@ Agreement is the adjusted Rand index (Hubert and Arabie, "Comparing partitions",
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, product
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -35,11 +35,12 @@ __all__ = ["Row", "Selection", "candidates", "select", "wants_selection"]
 
 STABLE = 0.7  # mean adjusted Rand index below which groups change with the sample
 RESAMPLES = 10
-STARTS = 3  # a candidate is judged by the best of so many fits, or a bad start would be mistaken for a bad size
+STARTS = 2  # a candidate is judged by the best of so many fits, or a bad start would be mistaken for a bad size
 PATIENCE = 2  # larger sizes that are worse, one after the other, before no larger one is tried
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 RECORDS_A_COMPONENT = 5
-FIT = Learning(iterations=200, tolerance=1e-5)
+CHOSEN = ("components", "covariance")
+BIC_TOLERANCE = 0.2  # fits are carried on until an update changes BIC by less
 
 Build = Callable[[Any], LearnsByStatistics]
 
@@ -87,21 +88,23 @@ class Selection:
 
 
 def wants_selection(config: Any) -> bool:
-    """Whether a setting is "auto" and is to be chosen by looking at the data."""
-    return any(value == "auto" for value in plain(config).values())
+    """Whether the size or the shape is "auto", to be chosen by looking at the data."""
+    return any(vars(config).get(name) == "auto" for name in CHOSEN)
 
 
 def candidates(config: Any, records: int) -> list[Any]:
-    """The configs to try: each setting that is "auto" takes every value it may, `components` a ladder of sizes.
+    """The configs to try: `covariance`, where it is "auto", takes every shape it may, and `components` a ladder of sizes.
 
-    Sizes grow within each combination of the other settings, as `select` wants them.
+    The sizes of a shape follow each other and grow, as `select` wants them.
     """
-    sizes = tuple(size for size in SIZES if size == 1 or size * RECORDS_A_COMPONENT <= records)
-    open_settings = {name: tuple(w for w in knob.metadata["choices"] if w != "auto") if name != "components" else sizes
-                     for name, knob in knobs(type(config)).items() if getattr(config, name) == "auto"}
-    names = sorted(open_settings, key=lambda name: name == "components")
-    return [replace(config, **dict(zip(names, values, strict=True)))
-            for values in product(*(open_settings[name] for name in names))]
+    sizes = [size for size in SIZES if size == 1 or size * RECORDS_A_COMPONENT <= records]
+    tried: list[Any] = [config]
+    if vars(config).get("covariance") == "auto":
+        shapes = knobs(type(config))["covariance"].metadata["choices"]
+        tried = [replace(config, covariance=shape) for shape in shapes if shape != "auto"]
+    if vars(config).get("components") == "auto":
+        tried = [replace(one, components=size) for one in tried for size in sizes]
+    return tried
 
 
 def select(build: Build, configs: Sequence[Any], train: Split, held_out: Split, seed: int,
@@ -115,7 +118,7 @@ def select(build: Build, configs: Sequence[Any], train: Split, held_out: Split, 
     known, unknown = InMemory(subsample(train, seed)), InMemory(subsample(held_out, seed))
     rows: list[Row] = []
     for _, group in groupby(configs, key=_shape):
-        rows += _tried(build, group, known, unknown, seed, journal)
+        rows += _tried(build, group, known, unknown, seed, journal, [row.config for row in rows])
     if not rows:
         raise BadData("SELECT_NONE", f"None of the {len(configs)} candidates can be fitted to these {len(train)} records.",
                       "Set the number of components and the covariance yourself, or give more records.")
@@ -129,12 +132,19 @@ def _shape(config: Any) -> list[Any]:
     return sorted((name, repr(value)) for name, value in plain(config).items() if name != "components")
 
 
-def _tried(build: Build, ladder: Iterator[Any], known: InMemory, unknown: InMemory, seed: int, journal: Journal) -> list[Row]:
-    """Rows of one ladder of sizes, until BIC has worsened PATIENCE times in a row."""
+def _tried(build: Build, ladder: Iterator[Any], known: InMemory, unknown: InMemory, seed: int, journal: Journal,
+           before: list[Any]) -> list[Row]:
+    """Rows of one ladder of sizes, until BIC has worsened PATIENCE times in a row; what was tried `before` is passed over.
+
+    A family may settle a word such as "suited" to another, so two candidates can turn out to be one.
+    """
     rows: list[Row] = []
     worse = 0
     for config in ladder:
         try:
+            config = build(config).config
+            if config in before:
+                continue
             row = _row(build, config, known, unknown, seed)
         except (BadConfig, BadData, Diverged) as error:
             journal.event("candidate left out", settings=plain(config), why=str(error))
@@ -161,10 +171,11 @@ def _row(build: Build, config: Any, known: InMemory, unknown: InMemory, seed: in
 def _fitted(build: Build, config: Any, data: InMemory, seed: int, starts: int) -> tuple[LearnsByStatistics, bool]:
     """The family of highest objective of several starts, and whether its learning converged."""
     best: tuple[float, LearnsByStatistics, bool] | None = None
+    fit = Learning(iterations=200, tolerance=BIC_TOLERANCE / 2 / max(float(data.whole.units.sum()), 1.0))
     for start in range(starts):
         family = build(config)
         begin(family, data, seed + start)
-        history = learn(family, data, batch=len(data), config=FIT)
+        history = learn(family, data, batch=len(data), config=fit)
         if best is None or history.objectives[-1] > best[0]:
             best = history.objectives[-1], family, history.converged
     assert best is not None

@@ -12,10 +12,7 @@ square, or that of the pictures if all have one. Pictures are turned as their EX
 resampled (Lanczos). They are grey if all are, else all are given three channels.
 """
 
-import math
-import statistics
 import warnings
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,14 +26,12 @@ from ...config import knob
 from ...errors import BadConfig, BadData, printable
 from ...spaces import Continuous, Problem, Records
 from .. import Codec
-from .picture import Header, Look, Refusal, header, pixels
+from .picture import Look, Refusal, pixels
+from .survey import Survey
 
 __all__ = ["MEMBER", "ImageConfig", "Pictures"]
 
 LEVELS = 256
-
-#: Sides that the rule chooses between; pictures of one size up to the larger are left as they are.
-LEAST, MOST = 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +61,7 @@ class Pictures(Codec):
 
     def fit(self, blocks: Iterable[Records]) -> "Pictures":
         """Reads headers only. Raises BadData DATA_EMPTY where no picture can be read."""
-        survey = _Survey(self.config.pixels)
+        survey = Survey(self.config.pixels)
         for block in blocks:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")     # Pillow warns of odd metadata, which is of no use here
@@ -124,8 +119,8 @@ class Pictures(Codec):
         return x.contiguous()
 
     def decode(self, x: Tensor, first: int = 0, known: Records | None = None) -> Records:
-        """Pictures uint8 (H, W, C) of x (B, C, H, W): the nearest level; pixels that are NaN become level 0. With `known`, parsed
-        pictures, the pixels that are known there stand."""
+        """Pictures uint8 (H, W, C) of x (B, C, H, W): the nearest level; pixels that are NaN become level 0. With `known`,
+        parsed pictures, the pixels that are known there stand."""
         levels = ((x.detach().cpu() + 1) * (LEVELS / 2) - 0.5).round().clamp(0, LEVELS - 1).nan_to_num(0)
         images = list(levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
         if known is not None:
@@ -156,82 +151,6 @@ class Pictures(Codec):
         kind, size = ("grey picture" if C == 1 else "colour picture"), f"{H} x {W} pixels, 256 levels"
         return [{"column": "image", "type": kind, "missing": 0, "distinct": None, "range": size,
                  "note": "; ".join([self.rule, *self.notes])}]
-
-
-class _Survey:
-    """What the headers of a set of pictures say, in counts: memory grows with the different sizes, not with the pictures."""
-
-    def __init__(self, cap: int):
-        self.cap = cap
-        self.sizes: Counter[tuple[int, int]] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.grey = self.framed = self.refused = 0
-        self.example = ""
-        self.first: Any = None
-        self.all_same = True
-
-    @property
-    def count(self) -> int:
-        """Pictures whose header is good."""
-        return self.sizes.total()
-
-    def add(self, block: Records) -> None:
-        """Counts a block in."""
-        for row, source in enumerate(block.columns["image"]):
-            try:
-                seen: Header = header(source, self.cap)
-            except Refusal as refusal:
-                self.refused += 1
-                self.example = self.example or f"{printable(block.where(row))} {refusal.message}"
-                continue
-            self.first = source if self.first is None else self.first
-            self.all_same = self.all_same and _same(self.first, source)
-            self.sizes[seen.height, seen.width] += 1
-            self.kinds[seen.kind] += 1
-            self.grey += seen.grey
-            self.framed += seen.frames
-
-    def size(self, asked: int | str) -> tuple[int, int, str]:
-        """Height, width, and the rule in words."""
-        (H, W), _ = self.sizes.most_common(1)[0]
-        uniform = len(self.sizes) == 1
-        if uniform and asked in ("auto", min(H, W)) and (asked != "auto" or max(H, W) <= MOST):
-            return H, W, f"all pictures are {H} x {W}, which is kept"
-        side = int(asked) if asked != "auto" else self._side()
-        why = "as set" if asked != "auto" else "the median shorter side, rounded down to a power of two"
-        if uniform:
-            scale = side / min(H, W)
-            return round(H * scale), round(W * scale), f"all pictures are {H} x {W}; the shorter side is made {side} ({why})"
-        return side, side, (f"pictures of {len(self.sizes)} sizes are cropped to a centred square and resampled to "
-                            f"{side} x {side} ({why})")
-
-    def _side(self) -> int:
-        sides = Counter()
-        for (H, W), number in self.sizes.items():
-            sides[min(H, W)] += number
-        median = statistics.median_low(sides.elements())
-        return max(LEAST, min(MOST, 1 << int(math.log2(median))))
-
-    def notes(self, channels: int) -> list[str]:
-        """Words of warning, each with a stable code."""
-        notes = []
-        if self.count > 1 and self.all_same:
-            notes.append(f"DATA_CONSTANT: all {self.count} pictures are the same")
-        if channels == 3 and 0 < self.grey < self.count:
-            notes.append(f"IMG_CHANNELS: {self.grey} of {self.count} pictures are grey and are given three channels")
-        if channels == 1 and self.grey < self.count:
-            notes.append(f"IMG_CHANNELS: {self.count - self.grey} of {self.count} pictures are in colour and are turned grey")
-        if self.framed:
-            notes.append(f"IMG_FRAMES: {self.framed} of {self.count} files hold several frames or pages; the first is used")
-        printed = sum(number for kind, number in self.kinds.items() if kind.endswith("CMYK"))
-        if printed:
-            notes.append(f"IMG_CMYK: {printed} of {self.count} pictures are CMYK, turned to RGB without a profile")
-        return notes
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two sources are equal to the byte."""
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else a == b
 
 
 def _colour(text: str) -> tuple[int, int, int]:

@@ -101,7 +101,8 @@ def header(source: Any, cap: int) -> Header:
         _check_size(W, H, cap)
         return Header(H, W, C < 3, "array", False)
     image = _open(source, cap)
-    turned = image.format != "TIFF" and _orientation(image) >= 5   # the TIFF reader gives the size as it is to be seen
+    # the TIFF reader gives the size as it is to be seen; the PNG reader's own getexif would decode the picture
+    turned = image.format not in (None, "TIFF") and _guarded(lambda: Image.Image.getexif(image).get(ORIENTATION, 1)) >= 5
     W, H = reversed(image.size) if turned else image.size
     frames = image.format in ("GIF", "TIFF", "WEBP") and _guarded(lambda: bool(getattr(image, "is_animated", False)))
     return Header(H, W, image.mode in GREY, f"{image.format or 'image'} {image.mode}", frames)
@@ -119,10 +120,7 @@ def pixels(source: Any, look: Look, cap: int) -> tuple[np.ndarray, np.ndarray | 
         if source.dtype == np.uint8 and source.shape == (look.height, look.width, look.channels):
             return source, None
         source = _image_of(source)
-    image = _guarded(lambda: _loaded(_open(source, cap), look))
-    known = _known(image)
-    image, known = _fitted(_flat(_eight_bit(image), look), known, look)
-    return np.asarray(image).reshape(look.height, look.width, look.channels), known
+    return _guarded(lambda: _fitted(_loaded(_open(source, cap), look), look))
 
 
 def _open(source: Any, cap: int) -> Image.Image:
@@ -215,17 +213,13 @@ def _guarded(work: Any) -> Any:
         raise Refusal("IMG_CORRUPT", f"cannot be decoded: {error}.", "Get the file again, or save it anew.") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    return _guarded(lambda: image.getexif().get(ORIENTATION, 1)) if image.format else 1
-
-
 def _loaded(image: Image.Image, look: Look) -> Image.Image:
     """Decoded and turned; a JPEG of over four times the size wanted is decoded at a half, a quarter or an eighth."""
     if image.format == "JPEG":
         side = 2 * max(look.height, look.width)
         image.draft(None, (side, side))
     image.load()
-    turn = TURNS.get(_orientation(image))
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1)) if image.format else None
     return image if turn is None else image.transpose(turn)
 
 
@@ -238,7 +232,8 @@ def _known(image: Image.Image) -> np.ndarray | None:
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    named = "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
+    return named or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -270,16 +265,16 @@ def _flat(image: Image.Image, look: Look) -> Image.Image:
     return image.convert(mode)
 
 
-def _fitted(image: Image.Image, known: np.ndarray | None, look: Look) -> tuple[Image.Image, np.ndarray | None]:
+def _fitted(image: Image.Image, look: Look) -> tuple[np.ndarray, np.ndarray | None]:
     """Cropped about the centre to the wanted shape and resampled; a pixel is known if all of its area is."""
-    size = look.width, look.height
-    if image.size == size:
-        return image, known
-    image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    if known is not None:
-        cover = ImageOps.fit(Image.fromarray(known.astype(np.uint8) * 255), size, Image.Resampling.BOX)
-        known = np.asarray(cover) == 255
-    return image, known
+    known, size = _known(image), (look.width, look.height)
+    image = _flat(_eight_bit(image), look)
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        if known is not None:
+            cover = ImageOps.fit(Image.fromarray(known.astype(np.uint8) * 255), size, Image.Resampling.BOX)
+            known = np.asarray(cover) == 255
+    return np.array(image).reshape(look.height, look.width, look.channels), known
 
 
 def _axes(array: np.ndarray) -> tuple[int, int, int]:

@@ -60,7 +60,7 @@ class Table(Codec):
         for block in blocks:
             if not seen:
                 for name in self.asked.keys() - block.columns.keys():
-                    raise BadConfig("CONFIG_KEY", f"types: there is no column '{printable(name)}'.", near(name, block.columns))
+                    raise BadConfig("CONFIG_KEY", f"types: there is no column '{printable(name)}'.", _near(name, block.columns))
                 seen = {name: Evidence(name, self.asked.get(name)) for name in block.columns}
             _same_names(list(seen), block)
             for name, evidence in seen.items():
@@ -93,8 +93,8 @@ class Table(Codec):
     def parse(self, records: Records, problems: list[Problem], unknown: bool = False) -> Records:
         """Typed columns, in the order of training. A record with an unusable cell is left out and named in `problems`.
 
-        Numbers become float64, whole numbers and dates int64 (dates in their own steps since 1970), all else text; missing cells
-        are null, with `unknown` or without. Raises Incompatible TAB_SCHEMA where the columns are not those of training.
+        Numbers become float64, whole numbers and dates int64 (dates in their own steps since 1970), all else text; missing
+        cells are null, with `unknown` or without. Raises Incompatible TAB_SCHEMA where the columns are not those of training.
         """
         _same_names([column.name for column in self.columns], records)
         faults: dict[int, Fault] = {}
@@ -168,9 +168,9 @@ def _plain(column: Column) -> dict[str, Any]:
 
 
 def _column(plain: dict[str, Any]) -> Column:
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items() if name != "class"}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
     kinds: dict[str, type[Column]] = {kind.__name__: kind for kind in (Number, Words, Constant, Identifier)}
-    return kinds[plain["class"]](**values)
+    return kinds[values.pop("class")](**values)
 
 
 def _asked(types: tuple[str, ...]) -> dict[str, str]:
@@ -179,7 +179,7 @@ def _asked(types: tuple[str, ...]) -> dict[str, str]:
     for setting in types:
         name, equals, kind = setting.rpartition("=")
         if not equals or kind not in rule.KINDS:
-            raise BadConfig("SETTING_RANGE", f"types: '{printable(setting)}' is not COLUMN=TYPE.", near(kind, rule.KINDS))
+            raise BadConfig("SETTING_RANGE", f"types: '{printable(setting)}' is not COLUMN=TYPE.", _near(kind, rule.KINDS))
         asked[name] = kind
     return asked
 
@@ -190,13 +190,17 @@ def _same_names(expected: list[str], records: Records) -> None:
     extra = [name for name in records.columns if name not in expected]
     if missing or extra:
         told = "; ".join(f"{word} {_listed(names)}" for word, names in (("missing", missing), ("not known", extra)) if names)
-        hint = near(extra[0], missing or expected) if extra else "Add the missing columns."
+        hint = _near(extra[0], missing or expected) if extra else "Add the missing columns."
         raise Incompatible("TAB_SCHEMA", f"{records.origin}: the columns are not those of training: {told}.", hint)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    return near(printable(name), map(printable, known))
 
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(printable(name, 40)) for name in names[:5]) + more
+    return ", ".join(f"'{printable(name, 40)}'" for name in names[:5]) + more
 
 
 MEMBER = Table

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import BadData
+from ...errors import BadData, printable
 
 __all__ = [
     "DATES", "DAY", "EXACT", "MISSING", "NUMBERS", "SECOND", "TRUTH", "Dates", "Numbers", "arrow_type", "dates", "flat",
-    "group", "numbers", "stamped", "words",
+    "group", "numbers", "shown", "stamped",
+    "typed", "words",
 ]
 
 #: Words that stand for a missing cell in text columns.
@@ -89,6 +90,7 @@ def words(column: pa.Array) -> pa.Array:
     kind = group(column.type)
     if kind == "words":
         return words(column.dictionary_decode())
+    column = _counted(column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     text = column.cast(pa.string())
@@ -96,6 +98,20 @@ def words(column: pa.Array) -> pa.Array:
         return text
     text = pc.utf8_trim_whitespace(text)
     return pc.if_else(pc.is_in(text, value_set=pa.array(MISSING)), pa.scalar(None, pa.string()), text)
+
+
+def typed(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Text as `words` gives it, or numbers as `numbers` does, in an Arrow type."""
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values))
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        return values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).view(kind)
+    return values.cast(kind, safe=False)
+
+
+def shown(column: pa.Array, row: int) -> str:
+    """One cell in quotes, short and safe to print, whatever it holds."""
+    return f"'{printable(column.slice(row, 1).cast(pa.string())[0].as_py(), 40)}'"
 
 
 @dataclass(frozen=True)
@@ -129,8 +145,7 @@ def numbers(column: pa.Array, form: str = "point") -> Numbers:
     """The cells as numbers; `form`, a key of `NUMBERS`, says how text is written. Durations and clock times count units."""
     if group(column.type) in ("text", "words"):
         return _numbers_of_text(words(column), form)
-    if pa.types.is_time(column.type) or pa.types.is_duration(column.type):
-        column = column.view(pa.int32() if pa.types.is_time32(column.type) else pa.int64())
+    column = _counted(column)
     if group(column.type) != "number":
         nothing = np.zeros(len(column), bool)
         missing = _mask(column.is_null())
@@ -212,6 +227,13 @@ def stamped(values: pa.Array, form: str) -> pa.Array:
         return text
     day_first = "" if form.startswith("%Y") else "^|"
     return pc.replace_substring_regex(text, rf"({day_first}[/.-])0(\d)", r"\1\2")
+
+
+def _counted(column: pa.Array) -> pa.Array:
+    """Durations and clock times as whole numbers of their units; other columns as they are."""
+    if not (pa.types.is_time(column.type) or pa.types.is_duration(column.type)):
+        return column
+    return column.view(pa.int32() if pa.types.is_time32(column.type) else pa.int64())
 
 
 def _mask(column: pa.Array) -> np.ndarray:

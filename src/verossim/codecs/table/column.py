@@ -80,7 +80,7 @@ class Column(ABC):
 
     def render(self, values: pa.Array) -> pa.Array:
         """Parsed values in the column's own Arrow type."""
-        return values.cast(cells.arrow_type(self.dtype))
+        return cells.typed(values, cells.arrow_type(self.dtype))
 
     def log_slope(self, x: np.ndarray) -> np.ndarray:
         """log |dx / dv| where the value is real, (B,) nats; 0 elsewhere."""

@@ -10,7 +10,6 @@ whole numbers are shifted by the first of them, so that large numbers of small s
 
 import copy
 import math
-import sys
 from collections import Counter
 
 import numpy as np
@@ -76,7 +75,7 @@ class Tally:
         """Usable values (n,), int64 where exact, of a block whose first record is number `first`; `unread` masks the block."""
         if unread.any() and not self.first_unread:
             row = int(unread.argmax())
-            self.first_unread = f"{printable(column[row].as_py(), 40)!r} in record {first + row + 1}"
+            self.first_unread = f"{cells.shown(column, row)} in record {first + row + 1}"
         self.unread += int(unread.sum())
         if self.logs:
             values = values[values > 0]
@@ -103,7 +102,7 @@ class Tally:
 
     def deviation(self) -> float:
         """Standard deviation of the values, or of their logarithms where `logs`; never zero."""
-        return max(self.spread.total()[1], sys.float_info.min)
+        return max(self.spread.total()[1], math.ulp(0.0))
 
 
 class Evidence:
@@ -129,9 +128,9 @@ class Evidence:
         return self.rows - self.missing
 
     def alive(self, tallies: dict[str, Tally]) -> list[Tally]:
-        """Candidates that read every cell so far; where the user asked for the type, the one that read most."""
-        if self.asked:
-            return sorted(tallies.values(), key=lambda t: -t.count)[:1]
+        """Candidates that read every cell so far; where the column is typed, or its type set, the one that read most."""
+        if self.asked or self.group != "text":
+            return sorted((t for t in tallies.values() if t.count), key=lambda t: -t.count)[:1]
         return [t for t in tallies.values() if t.count and not t.unread]
 
     def add(self, column: pa.Array, first: int) -> None:

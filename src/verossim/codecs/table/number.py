@@ -60,10 +60,11 @@ class Number(Column):
 
     @property
     def range(self) -> str:
-        """The smallest and the largest value."""
+        """The smallest and the largest value; moments in UTC."""
         if self.unit:
-            ends = self.render(pa.array([self.low, self.high], pa.int64())).to_pylist()
-            return " to ".join(str(end) for end in ends)
+            moments = pa.array([self.low * self.unit, self.high * self.unit], pa.int64())
+            clock = "" if self.unit == cells.DAY else " %H:%M:%S"
+            return " to ".join(cells.stamped(moments, self.form or f"{cells.DATES[0]}{clock}").to_pylist())
         return f"{self.low:.6g} to {self.high:.6g}" if isinstance(self.low, float) else f"{self.low} to {self.high}"
 
     def parse(self, column: pa.Array) -> tuple[pa.Array, list[Fault]]:
@@ -116,13 +117,12 @@ class Number(Column):
                 yield Fault(row, "TAB_NUMBER", f"column '{printable(self.name)}': {what}",
                             f"If it is a code and no number, set types={self.name}=category.")
             else:
-                yield Fault(row, "TAB_NONFINITE", f"column '{printable(self.name)}': {printable(text, 40)!r} is infinite.",
+                yield Fault(row, "TAB_NONFINITE", f"column '{printable(self.name)}': {cells.shown(column, row)} is infinite.",
                             "Leave the cell empty if the value is missing.")
 
     def _faults(self, column: pa.Array, mask: np.ndarray, code: str, what: str, hint: str) -> Iterator[Fault]:
         for row in np.flatnonzero(mask).tolist():
-            shown = repr(printable(column[row].as_py(), 40))
-            yield Fault(row, code, f"column '{printable(self.name)}': {shown} {what}.", hint)
+            yield Fault(row, code, f"column '{printable(self.name)}': {cells.shown(column, row)} {what}.", hint)
 
     def _scaled(self, v: np.ndarray) -> np.ndarray:
         v = np.log(v.astype(np.float64)) if self.kind == "positive" else v
@@ -154,11 +154,9 @@ class Number(Column):
         kind = cells.arrow_type(self.dtype)
         if self.unit:
             return self._render_dates(values, kind)
-        if pa.types.is_time(kind) or pa.types.is_duration(kind):
-            return values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).view(kind)
         if pa.types.is_integer(kind):
             values = _within(values if self.whole else pc.round(values), np.iinfo(kind.to_pandas_dtype()))
-        return values.cast(kind, safe=False)
+        return cells.typed(values, kind)
 
     def _render_dates(self, values: pa.Array, kind: pa.DataType) -> pa.Array:
         moments = pc.multiply(values, self.unit)

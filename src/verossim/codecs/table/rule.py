@@ -56,7 +56,7 @@ def settle(seen: Evidence, missing: str, categories: int, bounds: str) -> Column
     if kind in ("category", "boolean"):
         return _words(seen, kind, categories, shared)
     tallies = seen.alive(seen.dates if kind == "date" else seen.numbers)
-    if not tallies or not tallies[0].count:
+    if not tallies:
         raise BadData("TAB_TYPE", f"Column '{printable(seen.name)}' is set to {kind}, but no cell of it can be read so.",
                       "Take the setting back, or set another type.")
     return _number(tallies[0], kind, bounds == "observed", seen.group == "text", shared)
@@ -87,7 +87,7 @@ def notes(column: Column, seen: Evidence) -> Iterator[str]:
 
 def _kind(seen: Evidence) -> str:
     numbers, dates = seen.alive(seen.numbers), seen.alive(seen.dates)
-    tally = next((t for t in (*numbers, *dates) if t.count), None)
+    tally = next(iter([*numbers, *dates]), None)
     if not seen.present or (len(seen.words) == 1 and not seen.full) or (
             tally and tally.low == tally.high and tally.count == seen.present):
         return "constant"

@@ -47,9 +47,8 @@ class Words(Column):
             return text, []
         new = pc.and_(text.is_valid(), pc.invert(pc.is_in(text, value_set=pa.array(self.words))))
         rows = np.flatnonzero(new.to_numpy(zero_copy_only=False)).tolist()
-        faults = ((row, text[row].as_py()) for row in rows)
-        return text, [Fault(row, "TAB_CATEGORY", f"column '{printable(self.name)}': {printable(word, 40)!r} did not occur in "
-                            "training.", near(word, self.words)) for row, word in faults]
+        return text, [Fault(row, "TAB_CATEGORY", f"column '{printable(self.name)}': {cells.shown(text, row)} did not occur in "
+                            "training.", near(printable(text[row]), map(printable, self.words))) for row in rows]
 
     def _truth(self, text: pa.Array) -> pa.Array:
         """Words of truth in any spelling, as the column's own two."""
@@ -75,11 +74,11 @@ class Words(Column):
         """Words as the column's Arrow type; a dictionary type gets all words, in their order."""
         kind = cells.arrow_type(self.dtype)
         if not pa.types.is_dictionary(kind):
-            return values.cast(kind)
+            return cells.typed(values, kind)
         known = [*self.words, *([] if self.other is None else [self.other])]
         known += sorted(set(values.drop_null().to_pylist()) - set(known))
         index = pc.index_in(values, value_set=pa.array(known)).cast(kind.index_type)
-        return pa.DictionaryArray.from_arrays(index, pa.array(known).cast(kind.value_type), ordered=kind.ordered)
+        return pa.DictionaryArray.from_arrays(index, cells.typed(pa.array(known), kind.value_type), ordered=kind.ordered)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ __all__ = ["GMM", "MEMBER"]
 NEVER = -1e4  # the log of a probability of zero: finite, so that nothing it is multiplied by becomes NaN
 WIDE = 50  # more numbers than this take covariances of low rank where nothing is said
 CHUNK = 1 << 16  # records scored at a time
+SIZES = (*range(1, 11), 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)  # to choose from
 KINDS = ("full", "tied", "diag", "spherical", "factors")
 
 
@@ -56,15 +57,12 @@ class GMM(LearnsByStatistics):
     class Config:
         components: int | str = knob(10, "number of Gaussians, for each class where there are classes", low=1, high=100_000,
                                      choices=("auto",))
-        covariance: str = knob("suited", "shape of the covariances; suited: full, or factors above 50 numbers",
-                               choices=("suited", "auto", *KINDS))
+        covariance: str | None = knob(None, "shape of the covariances; where nothing is said full, or factors above 50 numbers",
+                                      choices=("auto", *KINDS))
         rank: int = knob(8, "factors of a covariance of shape 'factors'", low=1, high=1_000)
         prior: float = knob(1.0, "records that the prior on a component is worth; 0: maximum likelihood", low=0.0, high=1e9)
         jitter: float = knob(0.0, "variance added to every number's at each update, in its own units", low=0.0, high=1e300)
         starts: int = knob(3, "starting points that are tried", low=1, high=1_000)
-        iterations: int = knob(200, "updates at most, each a sweep over the data", low=0, high=1_000_000)
-        tolerance: float = knob(1e-5, "stop when an update gains less than this, in nats a record", low=0.0, high=1e3)
-        acceleration: str = knob("squarem", "extrapolation along the path of updates", choices=("squarem", "none"))
         precision: str = knob("auto", "of the products; auto: that of the data", choices=("auto", "float32", "float64"))
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
@@ -85,10 +83,10 @@ class GMM(LearnsByStatistics):
 
     @classmethod
     def candidates(cls, config: Any, space: Space, records: int) -> list[Any]:
-        """The configs that "auto" stands for: components 1, 2, 3, 5, 8... that the records can bear, shapes by size."""
+        """The configs that "auto" stands for: sizes that leave ten records a component, shapes that suit the numbers' count."""
         counts: list[Any] = [config.components]
         if config.components == "auto":
-            counts = [k for k in (1, 2, 3, 5, 8, 13, 20, 34, 55, 89) if k == 1 or 10 * k <= records and k <= max(20, records // 1000)]
+            counts = [size for size in SIZES if size == 1 or 10 * size <= records]
         kinds = [config.covariance]
         if config.covariance == "auto":
             kinds = ["factors", "diag"] if len(Entries(space).numbers) > WIDE else ["full", "tied", "diag", "spherical"]
@@ -118,7 +116,7 @@ class GMM(LearnsByStatistics):
         """The prior on covariances, of the pooled variance shared out over the components."""
         J, D = self.means.shape
         scale = (self.spread + self.noise) / J ** (2 / max(D, 1))
-        return Prior(self.config.prior, scale, 1e-12 * self.spread, self.config.jitter / self.scale.square())
+        return Prior(self.config.prior, scale, self.noise, 1e-12 * self.spread, self.config.jitter / self.scale / self.scale)
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets the starting parameters from a random part of the records. Raises BadConfig GMM_K where they are too few."""
@@ -133,7 +131,8 @@ class GMM(LearnsByStatistics):
         J, K = len(self.means), self.log_weights.shape[1]
         mixture = self.mixture()
         weighted = not (batch.units == 1).all()
-        total = self.covariance.sums(numbers[:0], None if onehots is None else onehots[:0], None, mixture, self.noise, "float64")
+        none = None if onehots is None else onehots[:0]
+        total = self.covariance.sums(numbers[:0], none, None, mixture, self.noise, self.config.precision)
         for part in parts(self.entries, self.inner(numbers), onehots, batch.condition, K, J):
             conditional, components, noise = part.prepared(self.covariance, mixture, self.noise)
             units = batch.units[part.rows] if weighted else None
@@ -195,7 +194,7 @@ class GMM(LearnsByStatistics):
         self.shift.copy_(weights.double() @ self.means)
         self.covariance.place(inner)
 
-    def parameters_of_mixture(self) -> tuple[Tensor, Tensor, Tensor]:
+    def moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights (J,), means (J, D) and covariances in x's own units, in the shapes that `place` takes."""
         inner = self.covariance.covariances()
         outer = inner * (self.scale[:, None] * self.scale) if inner.ndim == 3 else inner * self.scale[:inner.shape[1]].square()
@@ -229,16 +228,17 @@ class GMM(LearnsByStatistics):
             numbers, onehots = self.entries.split(x[rows])
             given = None if labels is None else labels[rows]
             for part in parts(self.entries, self.inner(numbers), onehots, given, K, J):
-                out[rows][part.rows] = verb(part, mixture, out[rows][part.rows])
+                out[rows][part.rows] = verb(part, mixture)
         return out
 
-    def _responsibilities(self, part: Any, mixture: Any, out: Tensor) -> Tensor:
+    def _responsibilities(self, part: Any, mixture: Any) -> Tensor:
         _, components, _ = part.prepared(self.covariance, mixture, self.noise)
+        out = torch.zeros(len(part.numbers), len(self.means), dtype=torch.float64)
         out[:, part.components] = self.covariance.log_joint(
             part.numbers, part.onehots, components, self.config.precision).double().softmax(dim=1)
         return out
 
-    def _log_density(self, part: Any, mixture: Any, out: Tensor) -> Tensor:
+    def _log_density(self, part: Any, mixture: Any) -> Tensor:
         _, components, _ = part.prepared(self.covariance, mixture, self.noise)
         log_p = self.covariance.log_density(part.numbers, part.onehots, components, self.config.precision).double()
         constant = self._volumes(part, torch.ones(1, dtype=torch.float64))
@@ -265,7 +265,7 @@ def _resolved(config: Any, space: Space) -> Any:
         if getattr(config, name) == "auto":
             raise BadConfig("CONFIG_AUTO", f"'{name}' is \"auto\", which has to be settled on the data first.",
                             "Give a value, or choose among GMM.candidates(config, space, records).")
-    if config.covariance != "suited":
+    if config.covariance is not None:
         return config
     return replace(config, covariance="factors" if len(Entries(space).numbers) > WIDE else "full")
 

@@ -27,17 +27,22 @@ __all__ = ["Dense", "Prior"]
 class Prior:
     """What is believed before any record: `strength` a records a component, of diagonal covariance `scale` Lambda (D,).
 
-    floor (D,): the least variance, against exact singularity only. jitter (D,): added to variances at the end.
+    noise (D,): variance of dequantisation. floor (D,): the least variance, against exact singularity only. jitter (D,): added
+    to variances at the end.
     """
 
     strength: float
     scale: Tensor
+    noise: Tensor
     floor: Tensor
     jitter: Tensor
 
 
 class Dense(nn.Module):
-    """Covariances of J components over D numbers of one `kind`, as the buffer `roots`: (J, D, D), (1, D, D), (J, D) or (J, 1)."""
+    """Covariances of J components over D numbers of one `kind`, as the buffer `roots`.
+
+    Its shape is (J, D, D) for full, (1, D, D) tied, (J, D) diag, (J, 1) spherical; the last two are inverse deviations.
+    """
 
     def __init__(self, kind: str, J: int, D: int):
         super().__init__()
@@ -114,14 +119,15 @@ class Dense(nn.Module):
         return (covariances.maximum(floor) + jitter).rsqrt()
 
     def begin(self, residuals: Tensor, units: Tensor, prior: Prior, draws: Tensor) -> None:
-        """Gives every component the covariance of the residuals (B, D) about the centre nearest to each; `draws` are not used."""
+        """Gives every component the covariance of the residuals (B, D) about the nearest centres; `draws` are not used."""
         a = max(prior.strength, 1.0)
         total = units.sum() + a
+        believed = a / total * prior.scale + prior.noise
         if self.roots.ndim == 3:
-            shared = ((residuals * units[:, None]).T @ residuals + (a * prior.scale).diag()) / total
+            shared = (residuals * units[:, None] / total).T @ residuals + believed.diag()
             self.roots.copy_(self._rooted(shared[None], prior.floor, prior.jitter))
         else:
-            shared = (units @ residuals.square() + a * prior.scale) / total
+            shared = units / total @ residuals.square() + believed
             shared = shared.mean(dim=0, keepdim=True) if self.kind == "spherical" else shared
             self.roots.copy_(self._rooted(shared[None], prior.floor, prior.jitter))
 

@@ -53,7 +53,7 @@ class Entries:
 
     def known(self, unknown: Tensor) -> Tensor:
         """Which one-hot entries are not in the blocks of `unknown` (blocks,) bool; (S,) bool."""
-        lengths = torch.tensor([last - first for first, last in self.blocks])
+        lengths = torch.tensor([last - first for first, last in self.blocks], dtype=torch.int64)
         return (~unknown).repeat_interleave(lengths)
 
     def gridded(self, numbers: Tensor, anchor: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class Entries:
 def fitting_scale(middle: Tensor, spread: Tensor) -> Tensor:
     """A power of two for each number, (D,): 1 where its standard deviation `spread` is tame, else the one nearest to it.
 
-    Where the spread vanishes beside the value in the `middle`, the value sets the scale.
+    Where the spread vanishes beside the value in the `middle`, that value sets the scale.
     """
-    size = torch.maximum(spread, 1e-6 * middle.abs())
+    size = torch.where(spread > 1e-6 * middle.abs(), spread, middle.abs())
     wild = (size > 0) & ((size > TAME) | (size < 1 / TAME))
     exponent = torch.where(wild, size, 1.0).log2().round().clamp(-1000, 1000)
     return torch.exp2(exponent)

@@ -31,7 +31,7 @@ NOTHING = 2.0 ** -53  # a responsibility below this adds less than a rounding to
 
 @dataclass(frozen=True)
 class FactorComponents:
-    """K components over D numbers: log_weights (K,), means (K, D), loadings L (K, D, q), psi (K, D), logits (K, S), shift (D,)."""
+    """K components over D numbers, with loadings L (K, D, q) and psi (K, D); the rest as in `Components`."""
 
     log_weights: Tensor
     means: Tensor
@@ -42,7 +42,8 @@ class FactorComponents:
 
     def part(self, which: slice) -> "FactorComponents":
         """Some of the components, in order."""
-        return replace(self, **{name: getattr(self, name)[which] for name in ("log_weights", "means", "loadings", "psi", "logits")})
+        return FactorComponents(self.log_weights[which], self.means[which], self.loadings[which], self.psi[which],
+                                self.logits[which], self.shift)
 
     def over(self, which: Tensor) -> "FactorComponents":
         """The marginal over some of the numbers."""
@@ -180,18 +181,21 @@ class Factors(nn.Module):
         return centre + components.shift
 
     def begin(self, residuals: Tensor, units: Tensor, prior: Prior, draws: Tensor) -> None:
-        """Gives every component the leading directions of the residuals (B, D), by subspace iteration from `draws` (D, q)."""
+        """Gives every component the leading directions of the residuals (B, D), each number in units of its own deviation,
+        by subspace iteration from `draws` (D, q); what they leave over is psi."""
         a = max(prior.strength, 1.0)
-        total = units.sum() + a
-        weighted = residuals * (units / total).sqrt()[:, None]
-        variances = weighted.square().sum(dim=0) + a * prior.scale / total
+        weights = units / (units.sum() + a)
+        believed = a / (units.sum() + a) * prior.scale + prior.noise
+        variances = (weights @ residuals.square() + believed).maximum(prior.floor)
+        y = residuals * weights.sqrt()[:, None] / variances.sqrt()
         basis = torch.linalg.qr(draws)[0]
         for _ in range(8):
-            basis, _ = torch.linalg.qr(weighted.T @ (weighted @ basis))
-        stretched, values, _ = torch.linalg.svd(basis.T @ weighted.T, full_matrices=False)
-        rest = (variances.sum() - values.square().sum()).clamp(min=0) / max(self.D - self.q, 1)
-        L = basis @ stretched * (values.square() - rest).clamp(min=0).sqrt()
-        psi = (variances - L.square().sum(dim=1)).maximum(0.05 * variances).maximum(prior.floor)
+            basis = torch.linalg.qr(y.T @ (y @ basis))[0]
+        directions, values, _ = torch.linalg.svd(basis.T @ y.T, full_matrices=False)
+        rest = (self.D - values.square().sum()).clamp(min=0) / max(self.D - self.q, 1)
+        directions = basis @ directions * (values.square() - rest).clamp(min=0).sqrt()
+        L = directions * variances.sqrt()[:, None]
+        psi = variances * (1 - directions.square().sum(dim=1)).clamp(min=0.05)
         self.loadings.copy_(L.expand_as(self.loadings))
         self.psi.copy_((psi + prior.jitter).expand_as(self.psi))
 

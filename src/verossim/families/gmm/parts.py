@@ -69,7 +69,7 @@ def parts(entries: Entries, numbers: Tensor, onehots: Tensor | None, labels: Ten
 
 
 def _by_class(labels: Tensor | None, K: int, J: int) -> Iterator[tuple[Tensor | slice, slice, int]]:
-    if labels is None or J == K and (labels < 0).all():
+    if labels is None or (labels < 0).all():
         yield slice(None), slice(0, J), -1
         return
     order = labels.argsort(stable=True)

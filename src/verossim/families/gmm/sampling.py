@@ -119,7 +119,8 @@ def completed(family: Any, x: Tensor, labels: Tensor | None, noise: Noise | None
         for i, (first, last) in enumerate(entries.blocks):
             if part.unknown[i]:
                 p = family.logits[part.components, first:last].exp()
-                which = (r @ p).argmax(dim=1) if chosen is None else chosen_category(p[chosen].cumsum(dim=1), u[part.rows, 1 + i])
+                which = (r @ p).argmax(dim=1) if chosen is None else \
+                    chosen_category(p[chosen].cumsum(dim=1), u[part.rows, 1 + i])
                 onehots[part.rows, first:last] = torch.nn.functional.one_hot(which, last - first).to(onehots.dtype)
     return entries.join(numbers, onehots)
 

@@ -45,7 +45,8 @@ def surveyed(entries: Entries, x: Tensor, units: Tensor, common: bool) -> dict[s
     anchor = numbers.gather(0, first[None])[0].nan_to_num(nan=0.0)
     if entries.levels:
         anchor = torch.full_like(anchor, -1 + 1 / entries.levels)
-    return {"scale": scale, "shift": shift, "spread": spread, "anchor": anchor, "frequencies": _frequencies(entries, onehots, units)}
+    frequencies = _frequencies(entries, onehots, units)
+    return {"scale": scale, "shift": shift, "spread": spread, "anchor": anchor, "frequencies": frequencies}
 
 
 def begin(family: Any, batch: Batch, noise: Noise) -> None:

@@ -1,0 +1,156 @@
+"""The command line: `verossim VERB`. Here is what can be said; each verb's work is in a file that is loaded when it is called.
+
+Results go to standard output, as tables or with --json as one JSON document; all else goes to standard error. An error is
+one line with its code and one with the way out; its exit status follows sysexits (see `errors`). Settings of families and
+codecs are options of `fit` by their own names, though none of them is written here: `arguments.spelled_out` finds them.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .arguments import spelled_out
+
+if TYPE_CHECKING:
+    from .console import Voice
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="verossim", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Generative models of your data: make new examples, and say how probable given ones are.",
+    context_settings={"help_option_names": ["-h", "--help"]})
+
+MODEL = Annotated[str, typer.Argument(help="Folder of a saved model.", metavar="MODEL")]
+DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, CSV, JSON lines, Parquet, Arrow, .npy, a zip of "
+                                                          "these, or hf:NAME.")]
+OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+TRACE = Annotated[bool, typer.Option("--trace", help="After an error, show the whole way to it.")]
+SEED = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+
+
+@app.command()
+def fit(
+    source: Annotated[str | None, typer.Argument(help="What to learn from: a path or hf:NAME.", metavar="DATA")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder for the model.")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Kind of model: see list families.  [gmm]")] = None,
+    components: Annotated[str | None, typer.Option("--components", help="Number of components, or auto.")] = None,
+    covariance: Annotated[str | None, typer.Option("--covariance", help="Shape of the covariances, or auto.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Column that holds the class.")] = None,
+    weight: Annotated[str | None, typer.Option("--weight", help="Column that says how much each record counts.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Pixels of a picture's shorter side.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", help="image or table, where a folder holds both.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same model.  [0]")] = None,
+    held_out: Annotated[float | None, typer.Option("--held-out", help="Share of records set aside to judge by.  [0.1]")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that cannot be used.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting as NAME=VALUE; may be repeated.")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="TOML file of these options; those given here win.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Learn the distribution of DATA and save the model.
+
+    The settings of the family and of the codec are options too, by their names, such as --iterations 50; they are listed by:
+    verossim list settings gmm
+    """
+    given = {"source": source, "output": output, "family": family, "components": components, "covariance": covariance,
+             "label": label, "weight": weight, "size": size, "modality": modality, "seed": seed, "held_out": held_out,
+             "strict": strict or None}
+    with _voice(as_json) as voice:
+        from .learning import learn, requested
+        voice.answer(learn(voice, requested(given, settings or [], config), overwrite))
+
+
+@app.command()
+def sample(
+    model: MODEL,
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 16,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
+    seed: SEED = 0,
+    format: Annotated[str | None, typer.Option("--format", help="csv or parquet, for tables.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Make new records: pictures and a contact sheet, or a table."""
+    with _voice(as_json) as voice:
+        from .making import sample
+        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite))
+
+
+@app.command("log-prob")
+def log_prob(
+    model: MODEL, source: DATA,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="A .csv or .parquet file of the scores.")] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="Score given this class, as label=VALUE.")] = None,
+    outliers: Annotated[int, typer.Option("--outliers", help="How many of the least probable to show.", min=0)] = 10,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
+    with _voice(as_json) as voice:
+        from .judging import log_prob
+        voice.answer(log_prob(voice, model, source, output, condition, outliers, overwrite))
+
+
+@app.command()
+def predict(
+    model: MODEL, source: DATA,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="A .csv or .parquet file of the probabilities.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Say which class each record belongs to, P(Y | X), by Bayes' rule."""
+    with _voice(as_json) as voice:
+        from .judging import predict
+        voice.answer(predict(voice, model, source, output, overwrite))
+
+
+@app.command()
+def complete(
+    model: MODEL, source: DATA,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
+    mask: Annotated[str | None, typer.Option("--mask", help="Folder of masks named as the pictures; white: fill.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draw what is missing; without it, its mean is taken.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Fill in missing cells, or the transparent or masked pixels of pictures."""
+    with _voice(as_json) as voice:
+        from .completing import complete
+        voice.answer(complete(voice, model, source, output, mask, seed, overwrite))
+
+
+@app.command()
+def describe(model: MODEL, as_json: JSON = False, trace: TRACE = False) -> None:
+    """Say what a model is: family, settings, columns, what it learned from and how that went."""
+    with _voice(as_json) as voice:
+        from .looking import describe
+        voice.answer(describe(voice, model))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="families, codecs, metrics or settings.", metavar="WHAT")],
+    name: Annotated[str | None, typer.Argument(help="Whose settings.", metavar="[NAME]")] = None,
+    as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """List what there is to choose from: families, codecs, metrics, or the settings of a family or codec."""
+    with _voice(as_json) as voice:
+        from .looking import shelves
+        voice.answer(shelves(voice, what, name))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command and exits with its status: 0, or that of its error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        spelled = spelled_out(given, typer.main.get_command(app))
+        status: int | None = app(args=spelled, prog_name="verossim", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        from .console import failed
+        status = failed(error, as_json="--json" in given, trace="--trace" in given)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _voice(as_json: bool) -> "Voice":
+    """The voice of a verb, loaded when one speaks: --help does without."""
+    from .console import Voice
+    return Voice(as_json)

@@ -1,0 +1,174 @@
+"""`verossim log-prob` and `verossim predict`: how probable each record is, and which class it belongs to.
+
+Scores are written as they come; what stays in memory is a number a record and the few records that are shown.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ..errors import BadConfig, BadData, printable
+from ..model import Model
+from ..safety import Provenance, release_file
+from .arguments import SUFFIXES, table_format
+from .console import Voice, first_rank, told
+from .records import class_of, provenance, write_table
+
+__all__ = ["log_prob", "predict"]
+
+SHOWN = 10  # records shown
+CLASSES = 20  # of a confusion table at most
+
+
+def log_prob(voice: Voice, path: str, source: str, output: str | None, condition: str | None, outliers: int,
+             overwrite: bool) -> dict[str, Any]:
+    """Nats and bits of each record, their mean, and the least probable records, least probable first."""
+    if not first_rank():
+        return {}
+    model = Model.load(path)
+    wanted = class_of(model, condition)
+    scores = _Scores(outliers)
+    blocks = scores.tables(model, source, wanted)
+    _write(voice, blocks, output, provenance("log-prob", path, model, condition=condition), overwrite)
+    if not scores.count:
+        raise _nothing(model, "scored")
+    voice.quiet_bars()
+    voice.problems(model.problems)
+    document = scores.summary()
+    voice.table("How probable", ["", ""], ([name.replace("_", " "), told(value)] for name, value in document.items()
+                                           if name != "outliers" and value is not None))
+    least = ("record", "log_prob", "bits")
+    voice.table("Least probable", least, ([outlier[name] for name in least] for outlier in document["outliers"]))
+    _saved(voice, output)
+    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems]}
+
+
+class _Scores:
+    """Scores as they pass: sums, extremes and the least probable records."""
+
+    def __init__(self, outliers: int):
+        self.most = outliers
+        self.count = 0
+        self.nats = self.bits = 0.0
+        self.low, self.high = math.inf, -math.inf
+        self.kind = "exact"
+        self.least: list[tuple[float, int, str, float]] = []
+
+    def tables(self, model: Model, source: Any, condition: Any) -> Iterator[pa.Table]:
+        """A table a block: record, log_prob (nats), bits (a dimension), kind, and stderr where it is an estimate."""
+        for scored in model.score(source, condition):
+            likelihood, records = scored.likelihood, scored.records
+            log_p, bits = likelihood.log_prob.double(), likelihood.bits.double()
+            places = [records.where(row) for row in range(len(records))]
+            self._take(log_p, bits, places, likelihood.kind)
+            table = pa.table({"record": places, "log_prob": log_p.numpy(), "bits": bits.numpy()})
+            table = table.append_column("kind", [[likelihood.kind] * len(places)])
+            yield table if likelihood.stderr is None else table.append_column("stderr", [likelihood.stderr.numpy()])
+
+    def _take(self, log_p: torch.Tensor, bits: torch.Tensor, places: list[str], kind: str) -> None:
+        self.nats, self.bits = self.nats + float(log_p.sum()), self.bits + float(bits.sum())
+        self.low, self.high = min(self.low, float(log_p.min())), max(self.high, float(log_p.max()))
+        self.kind = kind
+        for row in log_p.argsort()[:self.most].tolist():
+            # The heap keeps the least probable, the most probable of them on top; of equals the earlier.
+            item = (-float(log_p[row]), -(self.count + row), places[row], float(bits[row]))
+            (heapq.heappush if len(self.least) < self.most else heapq.heappushpop)(self.least, item)
+        self.count += len(places)
+
+    def summary(self) -> dict[str, Any]:
+        """What the scores came to."""
+        return {"records": self.count, "kind": self.kind, "mean_log_prob": self.nats / self.count,
+                "mean_bits_per_dimension": self.bits / self.count, "lowest_log_prob": self.low, "highest_log_prob": self.high,
+                "outliers": [{"record": place, "log_prob": -minus, "bits": bits}
+                             for minus, _, place, bits in sorted(self.least, reverse=True)]}
+
+
+def predict(voice: Voice, path: str, source: str, output: str | None, overwrite: bool) -> dict[str, Any]:
+    """P(Y | X) of each record, and how right that is where the label is known."""
+    if not first_rank():
+        return {}
+    model = Model.load(path)
+    classes = model.classes
+    predictions = _Predictions(classes)
+    _write(voice, predictions.tables(model, source), output, provenance("predict", path, model), overwrite)
+    if not predictions.count:
+        raise _nothing(model, "classified")
+    voice.quiet_bars()
+    voice.problems(model.problems)
+    if not output:
+        voice.table("Predictions", ["record", "class", "probability"], predictions.first)
+        if predictions.count > len(predictions.first):
+            voice.note(f"... and {predictions.count - len(predictions.first):,} more; write all of them with -o FILE.csv.")
+    document = predictions.summary()
+    if document["accuracy"] is not None:
+        _show_confusion(voice, classes, predictions)
+    _saved(voice, output)
+    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems]}
+
+
+class _Predictions:
+    """Predictions as they pass: the first of them, and how often which class was taken for which."""
+
+    def __init__(self, classes: list[Any]):
+        self.classes = classes
+        self.count = 0
+        self.first: list[tuple[str, Any, float]] = []
+        self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+
+    def tables(self, model: Model, source: Any) -> Iterator[pa.Table]:
+        """A table a block: record, class (the most probable), its probability, and P(class) of each class."""
+        for records, p, y in model.classify(source):
+            best, which = p.max(dim=1)
+            places = [records.where(row) for row in range(len(records))]
+            named = [self.classes[c] for c in which.tolist()]
+            if len(self.first) < SHOWN:
+                self.first += list(zip(places, named, best.tolist(), strict=True))[:SHOWN - len(self.first)]
+            known = y >= 0
+            C = len(self.classes)
+            self.confusion += torch.bincount(y[known] * C + which[known], minlength=C * C).view(C, C)
+            self.count += len(places)
+            each = {f"P({label})": p[:, c].numpy() for c, label in enumerate(self.classes)}
+            yield pa.table({"record": places, "class": pa.array(named), "probability": best.numpy(), **each})
+
+    def summary(self) -> dict[str, Any]:
+        """Records, those with a known label, the share of them that was right, and the confusion (rows: the truth)."""
+        known, right = int(self.confusion.sum()), int(self.confusion.trace())
+        return {"records": self.count, "labelled": known, "accuracy": right / known if known else None, "classes": self.classes,
+                "confusion": self.confusion.tolist() if known else None,
+                "first": [{"record": place, "class": label, "probability": p} for place, label, p in self.first]}
+
+
+def _show_confusion(voice: Voice, classes: list[Any], predictions: _Predictions) -> None:
+    summary = predictions.summary()
+    voice.say(f"accuracy: {summary['accuracy']:.4f} of {summary['labelled']:,} labelled records")
+    if len(classes) > CLASSES:
+        voice.note(f"The confusion of {len(classes)} classes is in the JSON: --json.")
+        return
+    rows = [[label, *counts] for label, counts in zip(classes, summary["confusion"], strict=True)]
+    voice.table("Confusion (rows: the label; columns: the prediction)", ["", *map(printable, classes)], rows)
+
+
+def _write(voice: Voice, blocks: Iterator[pa.Table], output: str | None, source: Provenance, overwrite: bool) -> None:
+    """Runs through the blocks, writing them where there is an output."""
+    if output is None:
+        for _ in blocks:
+            pass
+        return
+    if not output.lower().endswith(tuple(SUFFIXES)):
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .csv or .parquet.")
+    with release_file(output, source, overwrite) as file:
+        write_table(voice, file, blocks, table_format(output, None))
+
+
+def _saved(voice: Voice, output: str | None) -> None:
+    if output:
+        voice.say(f"written: {printable(output)}")
+
+
+def _nothing(model: Model, what: str) -> BadData:
+    first = f"The first problem: {printable(model.problems[0].where)}: {model.problems[0].message}" if model.problems else ""
+    return BadData("DATA_EMPTY", f"No record of the source can be {what}.", first)
