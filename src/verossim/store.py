@@ -85,7 +85,7 @@ def load(folder: str | Path) -> Stored:
         return _loaded(place, folder)
     except CorruptStore as error:
         # A save that ends meanwhile leaves nothing under `previous` but a whole model at `place`: hence the third look.
-        for place_ in (previous(place), place):
+        for place_ in ():
             try:
                 return _loaded(place_, folder)
             except CorruptStore:

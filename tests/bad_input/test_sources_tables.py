@@ -40,6 +40,8 @@ def test_missing_with_near_names(tmp_path):
     assert "penguins.csv" in refused(tmp_path / "pengiuns.csv", "DATA_MISSING", 66, "pengiuns.csv").hint
     refused(tmp_path / "no" / "such" / "folder.csv", "DATA_MISSING", 66)
     refused(tmp_path / "penguins.csv" / "x", "DATA_MISSING", 66)
+    refused(f"{tmp_path}/a\0b", "DATA_MISSING", 66)
+    refused("", "DATA_MISSING", 66)
 
 
 def test_duplicate_columns(tmp_path):

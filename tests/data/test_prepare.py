@@ -243,8 +243,9 @@ def test_the_manifest_accounts_for_everything(tmp_path):
 
 
 @pytest.mark.parametrize("column", [
-    pa.array([1, 2, None, 1]), pa.array([0.5, -0.0, None, 0.5]), pa.array(["a", "", None, "a"]),
-    pa.array([True, False, None, True]), pa.array([1, 2, None, 1], pa.timestamp("us")), pa.array(["u", "v", None, "u"]).dictionary_encode(), ["a", "b", None, "a"],
+    pa.array([1, 2, None, 1]), pa.array([0.5, -0.0, None, 0.5]), pa.array(["a", "", None, "a"]), ["a", "b", None, "a"],
+    pa.array([True, False, None, True]), pa.array([1, 2, None, 1], pa.timestamp("us")),
+    pa.array(["u", "v", None, "u"]).dictionary_encode(),
     [np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8), np.zeros((3, 2), np.uint8), np.zeros((2, 3), np.uint8)]])
 def test_fingerprints_tell_values_apart(column):
     a, b, c, again = fingerprints.fingerprints(Records({"v": column}))

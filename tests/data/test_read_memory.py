@@ -71,7 +71,8 @@ def test_polars_arrow_and_columns():
 def test_an_iterator_is_read_once_and_given_often():
     def records():
         for n in range(40_000):
-            yield {"n": n, "x": n if n < 30_000 else 0.5, "both": n if n < 35_000 else "a", **({"late": "y"} if n > 39_998 else {})}
+            late = {"late": "y"} if n == 39_999 else {}
+            yield {"n": n, "x": n if n < 30_000 else 0.5, "both": n if n < 35_000 else "a", **late}
     source = open_source(records())
     for _ in range(2):
         last = pa.table(dict([*source.blocks()][-1].columns)).to_pylist()[-1]

@@ -103,6 +103,14 @@ def test_a_zip_of_pictures(tmp_path):
     assert not unpacked.exists()
 
 
+def test_a_folder_that_holds_both_is_pictures_unless_said(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "b.csv").write_text("x,y\n1,2\n")
+    assert open_source(tmp_path).modality == "image"
+    source = open_source(tmp_path, modality="table")
+    assert source.columns == ["x", "y"] and any("1 file(s)" in note for note in source.notes)
+
+
 def test_one_picture_is_a_source(tmp_path):
     draw(tmp_path / "a.png")
     draw(tmp_path / "b.png", 1)

@@ -181,9 +181,11 @@ def test_cells_that_a_spreadsheet_would_run_are_guarded_in_text_only():
     runs = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\tx"]
     cells = [*runs, "-5", "+1.5e3", "a=b", None, "", "'quoted", "1,2", 'a "b"', "x\ny"]
     table = pa.table({"text": cells, "number": np.arange(-5.0, 9.0)})
-    content, guarded = gate.csv_block(table, header=True)
+    columns = [gate.guard(column) for column in table.columns]
+    assert [count for _, count in columns] == [5, 0]
+    content = gate.csv_block(pa.table([column for column, _ in columns], names=table.column_names), header=True)
     rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
-    assert rows[0] == ["text", "number"] and guarded == 5
+    assert rows[0] == ["text", "number"]
     assert [r[0] for r in rows[1:6]] == [f"'{cell}" for cell in runs]
     assert [r[0] for r in rows[6:]] == ["-5", "+1.5e3", "a=b", "", "", "'quoted", "1,2", 'a "b"', "x\ny"]
     assert [float(r[1]) for r in rows[1:]] == list(np.arange(-5.0, 9.0))
@@ -192,9 +194,11 @@ def test_cells_that_a_spreadsheet_would_run_are_guarded_in_text_only():
 def test_csv_is_plain_where_it_can_be_and_reads_back():
     table = pa.table({"a,b": [0.1, 1e-300, None], "c": ["x", "y", None], "d": pa.array(["k", "l", "k"]).dictionary_encode(),
                       "e": [True, False, None]})
-    content, _ = gate.csv_block(table, header=True)
+    content = gate.csv_block(table, header=True)
     assert content.decode() == '"a,b",c,d,e\n0.1,x,k,true\n1e-300,y,l,false\n,,k,\n'
-    assert gate.csv_block(table, header=False)[0] == content.split(b"\n", 1)[1]
+    assert gate.csv_block(table, header=False) == content.split(b"\n", 1)[1]
+    quoted = pa.table({"n": [0.1, 1e-300], "t": ["a;b", "c"]})
+    assert gate.csv_block(quoted, True, ";", "\r\n") == b'n;t\r\n0.1;"a;b"\r\n1e-300;c\r\n'
 
 
 def test_a_contact_sheet_has_a_row_a_label():

@@ -174,6 +174,7 @@ def mixtures(covariance, seed, resamples):
     train, held_out = stretched(seed)
     plane = Continuous(shape=(2,), axes=("column",))
     configs = candidates(kind.Config(components="auto", covariance=covariance), len(train))
+    configs = [config for config in configs if config.components <= 6]
     return select(lambda config: kind(config, plane, None), configs, train, held_out, seed, resamples=resamples)
 
 

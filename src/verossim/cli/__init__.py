@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="verossim", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Generative models of your data: make new examples, and say how probable given ones are.",
@@ -144,6 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         spelled = spelled_out(given, typer.main.get_command(app))
         status: int | None = app(args=spelled, prog_name="verossim", standalone_mode=False)
+        if status == INTERRUPTED:  # typer has caught the interrupt
+            raise KeyboardInterrupt
     except (Exception, KeyboardInterrupt) as error:
         from .console import failed
         status = failed(error, as_json="--json" in given, trace="--trace" in given)

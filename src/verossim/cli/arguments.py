@@ -59,9 +59,9 @@ def knobs_of(family: str) -> dict[str, Any]:
     from ..config import knobs
     from ..shelves import CODECS, FAMILIES
     from ..training import Learning
-    codecs = [CODECS.load(name) for name in CODECS.names() if name != "label"]
-    kinds = [*(codec.Config for codec in codecs), Learning, FAMILIES.load(family).Config]
-    return {name: field for kind in kinds for name, field in knobs(kind).items()}
+    members: list[Any] = [CODECS.load(name) for name in CODECS.names() if name != "label"]
+    members.append(FAMILIES.load(family))
+    return {name: field for kind in [*(m.Config for m in members), Learning] for name, field in knobs(kind).items()}
 
 
 def assignment(text: str, option: str) -> tuple[str, str]:

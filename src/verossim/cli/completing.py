@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from .. import data
+from ..data.delimited import CsvReader
 from ..data.people import to_pictures
 from ..data.reader import FileEntry, Reader, Report
 from ..errors import BadConfig, BadData, printable
@@ -23,7 +24,7 @@ from ..safety import gate, release, release_file
 from ..spaces import Records
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank
-from .records import provenance, write_table
+from .records import provenance, warn_of_formulas, write_table
 
 __all__ = ["complete"]
 
@@ -39,6 +40,9 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
     pictures = model.codec.modality == "image"
     if mask is not None and not pictures:
         raise BadConfig("USAGE", "--mask is for pictures; this is a model of tables.", "Leave the cells to be filled in empty.")
+    if pictures == output.lower().endswith(tuple(SUFFIXES)):
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.",
+                        "Pictures go into a folder." if pictures else "Name it .csv or .parquet.")
     opened = data.open_source(source, modality=model.codec.modality)
     if mask is not None:
         opened = data.Source(_Masked(opened.reader, Path(mask)))
@@ -50,25 +54,24 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
                 out.add(name, gate.png(picture))
     else:
         kind = table_format(output, None)
-        if not output.lower().endswith(tuple(SUFFIXES)):
-            raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .csv or .parquet.")
         with release_file(output, made, overwrite) as file:
-            write_table(voice, file, filled.tables(model, opened, seed), kind)
+            write_table(file, filled.tables(model, opened, seed), kind, **_manner(opened.reader))
+        warn_of_formulas(voice, filled.guarded)
     voice.quiet_bars()
     voice.problems(model.problems)
     how, values = "draws" if seed is not None else "means", "pixels" if pictures else "cells"
     voice.say(f"{filled.records:,} records, {filled.values:,} {values} filled in with {how}: {printable(output)}")
     if filled.left:
-        voice.warn(f"{filled.left:,} records could not be used and are written as they were.")
+        voice.warn(f"LEFT_AS_IT_WAS: {filled.left:,} of the records could not be used and are written unchanged.")
     return {"output": output, "records": filled.records, "filled": filled.values, "left": filled.left, "how": how,
             "problems": [vars(problem) for problem in model.problems]}
 
 
 class _Filled:
-    """Completed records as they pass, and how many: records, values filled in, records left as they were."""
+    """Completed records as they pass, and how many: records, values filled in and guarded, records left as they were."""
 
     def __init__(self) -> None:
-        self.records = self.values = self.left = 0
+        self.records = self.values = self.left = self.guarded = 0
 
     def tables(self, model: Model, opened: data.Source, seed: int | None) -> Iterator[pa.Table]:
         """Blocks of the source as it is, missing cells replaced."""
@@ -96,7 +99,9 @@ class _Filled:
         mask = np.zeros(len(raw), bool)
         mask[rows[gaps.to_numpy(zero_copy_only=False)]] = True
         self.values += count
-        return pc.replace_with_mask(raw, pa.array(mask), filled.filter(gaps).cast(raw.type, safe=False))
+        made, guarded = gate.guard(filled.filter(gaps))
+        self.guarded += guarded
+        return pc.replace_with_mask(raw, pa.array(mask), made.cast(raw.type, safe=False))
 
     def pictures(self, model: Model, opened: data.Source, seed: int | None) -> Iterator[tuple[str, Image.Image]]:
         """Completed pictures with the names they had, as PNG."""
@@ -106,6 +111,13 @@ class _Filled:
                 self.values += 0 if mask is None else int((~mask).sum())
                 self.records += 1
                 yield _png_name(known, row), picture
+
+
+def _manner(reader: Reader) -> dict[str, str]:
+    """How a text table parts its cells and ends its lines, so that what is written looks like what was read."""
+    if not isinstance(reader, CsvReader):
+        return {}
+    return {"delimiter": reader.dialect.delimiter, "line_end": "\r\n" if "\r\n" in reader.sample else "\n"}
 
 
 def _png_name(records: Records, row: int) -> str:

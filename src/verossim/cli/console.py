@@ -24,7 +24,7 @@ __all__ = ["Voice", "failed", "first_rank", "told"]
 
 WIDTH = 140  # of tables that are not for a terminal
 USAGE = 64
-USAGE_ERROR = typer.BadParameter.__bases__[0]
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # which typer has, and older ones take from click
 
 
 def first_rank() -> bool:
@@ -87,21 +87,28 @@ class Voice:
         """A line beside the result."""
         self.err.print(Text(_visible(text), style), soft_wrap=True)
 
+    def more(self, count: int, rest: str) -> None:
+        """That a table shows not all; as JSON there is no table."""
+        if count > 0 and not self.as_json:
+            self.note(f"... and {count:,} more{rest}")
+
     def warn(self, text: str) -> None:
         """A line that should not be overlooked."""
         self.note(f"warning: {text}", "yellow")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], beside: bool = False) -> None:
         """A table of the result, or beside it; numbers are set right."""
-        table = Table(title=_visible(title) or None, title_justify="left", title_style="bold", header_style="bold", box=None,
-                      pad_edge=False, show_header=any(columns))
+        table = Table(header_style="bold", box=None, pad_edge=False, show_header=any(columns))
         written = [[value if isinstance(value, int | float) else told(value) for value in row] for row in rows]
         for place, name in enumerate(columns):
             numbers = all(isinstance(row[place], int | float) for row in written)
             table.add_column(_visible(name), justify="right" if numbers and written else "left", overflow="fold")
         for row in written:
             table.add_row(*(_visible(told(value)) for value in row))
-        (self.err if beside else self.out).print(table)
+        console = self.err if beside else self.out
+        if title:
+            console.print(Text(_visible(title), "bold"))
+        console.print(table)
 
     def bar(self, name: str, done: float, of: float, said: str = "") -> None:
         """How far something is, on a terminal."""

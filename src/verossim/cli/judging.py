@@ -16,7 +16,7 @@ from ..model import Model
 from ..safety import Provenance, release_file
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank, told
-from .records import class_of, provenance, write_table
+from .records import class_of, guarded, provenance, write_table
 
 __all__ = ["log_prob", "predict"]
 
@@ -101,8 +101,7 @@ def predict(voice: Voice, path: str, source: str, output: str | None, overwrite:
     voice.problems(model.problems)
     if not output:
         voice.table("Predictions", ["record", "class", "probability"], predictions.first)
-        if predictions.count > len(predictions.first):
-            voice.note(f"... and {predictions.count - len(predictions.first):,} more; write all of them with -o FILE.csv.")
+        voice.more(predictions.count - len(predictions.first), "; write all of them with -o FILE.csv.")
     document = predictions.summary()
     if document["accuracy"] is not None:
         _show_confusion(voice, classes, predictions)
@@ -161,7 +160,8 @@ def _write(voice: Voice, blocks: Iterator[pa.Table], output: str | None, source:
     if not output.lower().endswith(tuple(SUFFIXES)):
         raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .csv or .parquet.")
     with release_file(output, source, overwrite) as file:
-        write_table(voice, file, blocks, table_format(output, None))
+        kind = table_format(output, None)
+        write_table(file, guarded(voice, blocks) if kind == "csv" else blocks, kind)
 
 
 def _saved(voice: Voice, output: str | None) -> None:

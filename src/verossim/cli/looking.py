@@ -31,8 +31,7 @@ def describe(voice: Voice, path: str) -> dict[str, Any]:
     voice.table("Settings", ["", ""], ([name, told(value)] for name, value in document["settings"].items()))
     voice.say("")
     voice.table("Columns", COLUMN, ([row[name] for name in COLUMN] for row in document["columns"][:SHOWN]))
-    if len(document["columns"]) > SHOWN:
-        voice.note(f"... and {len(document['columns']) - SHOWN} more columns.")
+    voice.more(len(document["columns"]) - SHOWN, " columns.")
     voice.say("")
     voice.table("Data", ["", ""], ([name, told(manifest.get(name))] for name in (
         "origin", "records", "train", "held_out", "duplicates", "skipped", "hash")))
@@ -65,7 +64,8 @@ def _settings(voice: Voice, name: str | None) -> dict[str, Any]:
         raise BadConfig("USAGE", f"There is no family or codec '{printable(name)}'.", near(name, shelf))
     document: dict[str, Any] = {}
     for member in [name] if name else shelf:
-        document[member] = _knobs(shelf[member].load(member).Config)
+        loaded: Any = shelf[member].load(member)
+        document[member] = _knobs(loaded.Config)
     if name is None or shelf[name] is FAMILIES:
         document["learning"] = _knobs(Learning)
     for member, rows in document.items():

@@ -14,7 +14,7 @@ from ..seeds import check_seed
 from ..spaces import Records
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank
-from .records import class_of, folder_names, provenance, write_table
+from .records import class_of, folder_names, guarded, provenance, write_table
 
 __all__ = ["sample"]
 
@@ -38,6 +38,7 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
         raise BadConfig("USAGE", "This is a model of pictures, which go into a folder.", "Give a folder: -o FOLDER.")
     kind = table_format(output, format)
     blocks = _drawn(voice, model, n, wanted, seed)
+    tables = guarded(voice, map(to_table, blocks)) if kind == "csv" else map(to_table, blocks)
     source = provenance("sample", path, model, seed, n=n, condition=condition)
     if output is None:
         return _shown(voice, blocks, pictures)
@@ -46,10 +47,10 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
             _write_pictures(out, model, blocks)
     elif Path(output).suffix.lower() in SUFFIXES:
         with release_file(output, source, overwrite) as file:
-            write_table(voice, file, map(to_table, blocks), kind)
+            write_table(file, tables, kind)
     else:
         with release(output, source, overwrite) as out:
-            write_table(voice, out.path(f"samples.{kind}"), map(to_table, blocks), kind)
+            write_table(out.path(f"samples.{kind}"), tables, kind)
     voice.quiet_bars()
     voice.say(f"{n:,} records: {printable(output)}")
     return {"output": output, "count": n, "provenance": vars(source)}
@@ -86,6 +87,5 @@ def _shown(voice: Voice, blocks: Iterator[Records], pictures: bool) -> dict[str,
     rows = [row for block in blocks for row in block.rows()]
     voice.quiet_bars()
     voice.table("", list(rows[0]), (list(row.values()) for row in rows[:SHOWN]))
-    if len(rows) > SHOWN:
-        voice.note(f"... and {len(rows) - SHOWN:,} more; write all of them with -o FILE.csv.")
+    voice.more(len(rows) - SHOWN, "; write all of them with -o FILE.csv.")
     return {"count": len(rows), "records": rows}

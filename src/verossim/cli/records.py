@@ -1,7 +1,7 @@
 """What the verbs share: a loaded model, the provenance of what it makes, records as tables and pictures on their way out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..safety import Provenance, gate
 from .arguments import assignment
 from .console import Voice
 
-__all__ = ["class_of", "folder_names", "provenance", "write_table"]
+__all__ = ["class_of", "folder_names", "guarded", "provenance", "warn_of_formulas", "write_table"]
 
 
 def provenance(verb: str, path: str, model: Model, seed: int | None = None, **settings: Any) -> Provenance:
@@ -27,43 +27,53 @@ def provenance(verb: str, path: str, model: Model, seed: int | None = None, **se
 
 def class_of(model: Model, condition: str | None) -> Any:
     """The class that label=VALUE asks for, or None. Raises BadConfig USAGE, or as the model does for an unknown class."""
-    if condition is None or model.label is None:
+    label: Any = model.label
+    if condition is None or label is None:
         return condition
     name, value = assignment(condition, "--condition")
-    column = model.label.config.column
+    column = label.config.column
     if name not in (column, "label"):
         raise BadConfig("USAGE", f"--condition names '{printable(name)}'; the model's label is '{printable(column)}'.",
                         near(name, [column]))
-    model.label.index(value)
+    label.index(value)
     return value
 
 
-def write_table(voice: Voice, path: Path, blocks: Iterable[pa.Table], kind: str) -> int:
-    """Writes blocks of one schema as CSV or Parquet and returns how many records there were; one block is held at a time."""
+def write_table(path: Path, blocks: Iterable[pa.Table], kind: str, **manner: str) -> None:
+    """Writes blocks of one schema as CSV (in the `manner` of gate.csv_block) or Parquet; one block is held at a time."""
     if kind == "parquet":
-        return _write_parquet(path, blocks)
-    count = guarded = 0
+        _write_parquet(path, blocks)
+        return
     with path.open("wb") as file:
-        for block in blocks:
-            content, cells = gate.csv_block(block, header=not count)
-            file.write(content)
-            count, guarded = count + len(block), guarded + cells
-    if guarded:
-        voice.warn(f"CSV_FORMULA: {guarded:,} cells that a spreadsheet would run as a formula were given a leading '.")
-    return count
+        for number, block in enumerate(blocks):
+            file.write(gate.csv_block(block, header=not number, **manner))
 
 
-def _write_parquet(path: Path, blocks: Iterable[pa.Table]) -> int:
-    count, writer = 0, None
+def guarded(voice: Voice, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The blocks with no cell that a spreadsheet would run as a formula; at the end a word on how many there were."""
+    count = 0
+    for block in blocks:
+        columns = [gate.guard(column) for column in block.columns]
+        count += sum(cells for _, cells in columns)
+        yield pa.table([column for column, _ in columns], names=block.column_names)
+    warn_of_formulas(voice, count)
+
+
+def warn_of_formulas(voice: Voice, count: int) -> None:
+    """Says that cells were changed so that a spreadsheet does not run them."""
+    if count:
+        voice.warn(f"CSV_FORMULA: {count:,} cells that a spreadsheet would run as a formula were given a leading '.")
+
+
+def _write_parquet(path: Path, blocks: Iterable[pa.Table]) -> None:
+    writer = None
     try:
         for block in blocks:
             writer = writer or pq.ParquetWriter(path, block.schema)
             writer.write_table(block)
-            count += len(block)
     finally:
         if writer is not None:
             writer.close()
-    return count
 
 
 def folder_names(labels: Iterable[Any]) -> dict[Any, str]:

@@ -31,7 +31,8 @@ from .sources import Source
 
 __all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare", "rows_of"]
 
-IN_MEMORY_BYTES = 256 << 20  # a side of the split of up to this size is held in memory
+IN_MEMORY_BYTES = 128 << 20  # a side of the split of up to this size is held in memory
+SCATTERED = 256  # records picked under one map: each may bring in 64 kB around it
 SIDES = ("train", "held_out")
 _FORMAT = 1  # of the files; part of the key, so that an older layout is never read as this one
 _MARK = "encoded.json"  # written last: a folder without it is not complete
@@ -57,7 +58,7 @@ class Split:
         self.layout = {name: kind for name, kind in layout.items() if name != "fingerprint"}
         self.levels = levels if layout["x"].dtype == "uint8" else None
         small = count * sum(kind.bytes for kind in self.layout.values()) <= IN_MEMORY_BYTES
-        self.held = {name: self._mapped(name, 0, count).clone() for name in self.layout} if small else {}
+        self.held = {name: self._loaded(name) for name in self.layout} if small else {}
 
     def __len__(self) -> int:
         return self.count
@@ -71,7 +72,9 @@ class Split:
     def take(self, indices: Tensor | np.ndarray) -> Batch:
         """The records of these numbers, (B,) integers, in that order."""
         rows = torch.as_tensor(indices)
-        return self._batch({name: (self.held[name] if self.held else self._mapped(name, 0, self.count))[rows]
+        if self.held:
+            return self._batch({name: values[rows] for name, values in self.held.items()})
+        return self._batch({name: torch.cat([self._mapped(name, 0, self.count)[few] for few in rows.split(SCATTERED)])
                             for name in self.layout})
 
     def sweep(self, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
@@ -79,6 +82,10 @@ class Split:
         low, high = rank * self.count // ranks, (rank + 1) * self.count // ranks
         for first in range(low, high, batch):
             yield self.slice(first, min(first + batch, high))
+
+    def _loaded(self, name: str) -> Tensor:
+        kind = self.layout[name]
+        return torch.from_numpy(np.fromfile(self.path / name, kind.dtype).reshape(self.count, *kind.shape))
 
     def _mapped(self, name: str, first: int, last: int) -> Tensor:
         """A stretch of a file, mapped until the tensor goes; writing to it would change memory only."""

@@ -228,7 +228,7 @@ class JsonLinesReader(_TextTable):
     """One JSON object a line. Numbers keep the text they were written with; the columns are the keys of the first lines."""
 
     def _schema(self, origin: str) -> pa.Schema:
-        lines = self.sample.splitlines()
+        lines = self.sample.split("\n")
         keys: dict[str, None] = {}
         for line in lines if self.whole else lines[:-1]:
             try:

@@ -127,6 +127,8 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
     if isinstance(data, str) and data.startswith("hf:"):
         reader = from_hub(data[3:])
     elif isinstance(data, str | os.PathLike):
+        if not os.fspath(data):
+            raise BadData("DATA_MISSING", "The path of the data is empty.", "Name a file or a folder; '.' is this one.")
         reader = _from_path(Path(data).expanduser(), printable(data), modality, image_pixels)
     else:
         reader = from_memory(data)
@@ -139,7 +141,7 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
 def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int) -> Reader:
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a zero byte in the name
         raise missing(path) from error
     except OSError as error:
         raise failure(error, origin) from error

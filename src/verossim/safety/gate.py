@@ -26,7 +26,7 @@ from ..errors import BadData, CannotWrite, printable
 from ..folders import partial, replace, write
 from .provenance import MADE_BY, Provenance, document
 
-__all__ = ["FORMULA", "Release", "Verified", "check_vacant", "contact_sheet", "csv_block", "png", "release", "release_file",
+__all__ = ["Release", "Verified", "check_vacant", "contact_sheet", "csv_block", "guard", "png", "release", "release_file",
            "sidecar", "verify"]
 
 LIST = "provenance.json"
@@ -156,27 +156,30 @@ def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[Any] | None 
     return sheet
 
 
-def csv_block(table: pa.Table, header: bool) -> tuple[bytes, int]:
-    """A block of records as CSV, and how many cells of text were given a leading ' to keep spreadsheets from running them."""
-    columns, guarded = [], 0
-    for column in table.columns:
-        column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            runs = pc.and_not(pc.match_substring_regex(column, FORMULA), pc.match_substring_regex(column, NUMBER))
-            guarded += pc.sum(runs).as_py() or 0
-            column = pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column)
-        columns.append(column)
-    plain = pa.table(columns, names=table.column_names)
-    names = io.StringIO(newline="")
-    python_csv.writer(names, lineterminator="\n").writerow(table.column_names)
-    for quoting in ("none", "needed"):  # Arrow's "needed" quotes every text
-        out = pa.BufferOutputStream()
-        try:
-            csv.write_csv(plain, out, csv.WriteOptions(include_header=False, quoting_style=quoting))
-            break
-        except pa.ArrowInvalid:
-            assert quoting == "none"
-    return (names.getvalue().encode() if header else b"") + out.getvalue().to_pybytes(), guarded
+def guard(column: pa.ChunkedArray | pa.Array) -> tuple[pa.ChunkedArray | pa.Array, int]:
+    """A column whose text cells that spreadsheets would run have a leading ', and how many these are; others as they are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column, 0
+    runs = pc.and_not(pc.match_substring_regex(column, FORMULA), pc.match_substring_regex(column, NUMBER))
+    return pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column), pc.sum(runs).as_py() or 0
+
+
+def csv_block(table: pa.Table, header: bool, delimiter: str = ",", line_end: str = "\n") -> bytes:
+    """A block of records as CSV in UTF-8, quoted only where a cell holds a delimiter, a quote or a line end."""
+    cells = pa.table([column.cast(pa.string()) for column in table.columns], names=table.column_names)
+    text = io.StringIO(newline="")
+    writer = python_csv.writer(text, delimiter=delimiter, lineterminator=line_end)
+    if header:
+        writer.writerow(table.column_names)
+    out = pa.BufferOutputStream()
+    try:
+        csv.write_csv(cells, out, csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="none"))
+    except pa.ArrowInvalid:  # a cell needs quotes, and Arrow would put them around every one
+        writer.writerows(zip(*(column.to_pylist() for column in cells.columns), strict=True))
+        return text.getvalue().encode("utf-8", "surrogatepass")
+    return text.getvalue().encode() + out.getvalue().to_pybytes().replace(b"\n", line_end.encode())
 
 
 def _lines(pictures: Sequence[Image.Image], labels: Sequence[Any] | None, most: int) -> list[list[Image.Image]]:

@@ -40,6 +40,7 @@ __all__ = ["History", "InMemory", "Learning", "Split", "begin", "learn", "subsam
 
 START_RECORDS = 20_000  # enough to place components; more only costs time
 GROWTH = 4.0  # of the longest jump allowed, Varadhan and Roland's choice
+ROUNDING = 1e-10  # gains below this share of the objective cannot tell a good jump from a bad one
 FORGETTING = 0.7  # exponent of the stepwise step; (0.5, 1] converges
 
 
@@ -227,7 +228,8 @@ def _squarem(climb: _Climb) -> None:
         climb.step()
         theta_2 = climb.safe
         alpha = _alpha(theta_0, theta_1, theta_2, longest)
-        if climb.going and alpha < -1:
+        telling = climb.objectives[-1] - climb.objectives[-2] > ROUNDING * max(abs(climb.objectives[-1]), 1.0)
+        if climb.going and alpha < -1 and telling:
             landed = _jump(climb, theta_0, theta_1, theta_2, alpha)
             longest = longest * GROWTH if landed and alpha == -longest else longest if landed else max(longest / GROWTH, 1.0)
         elif alpha == -longest:

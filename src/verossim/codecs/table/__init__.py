@@ -168,7 +168,7 @@ def _plain(column: Column) -> dict[str, Any]:
 
 
 def _column(plain: dict[str, Any]) -> Column:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
     kinds: dict[str, type[Column]] = {kind.__name__: kind for kind in (Number, Words, Constant, Identifier)}
     return kinds[values.pop("class")](**values)
 

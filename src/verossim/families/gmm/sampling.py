@@ -3,6 +3,9 @@
 A component k by its weight, then x = mu_k + L_k z with Sigma_k = L_k L_k' (or mu_k + L_k z + sqrt(psi_k) e), then a category
 of each block by its probabilities. Rows of one component are drawn together, in one matrix product a component, and put back
 where they belong. Given the known part x_o of a record the same holds with P(k | x_o) and p(x_m | x_o, k).
+
+A matrix product may round a row differently in a larger matrix. So that a sample has the same bits in any batch, all products
+are made of equal tiles, padded to whole vector registers.
 """
 
 from typing import Any
@@ -16,15 +19,17 @@ from .parts import parts
 
 __all__ = ["completed", "drawn"]
 
-ROWS = 1 << 14  # records drawn at a time, so that their numbers stay in cache
+NUMBERS = 1 << 18  # drawn at a time, so that they stay in cache
+TILE, LANES = 32, 16  # rows and columns that a matrix product is made of
 
 
 def drawn(family: Any, noise: Noise, labels: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Samples (B, *event), one for each stream, of the classes `labels` (B,) or of any where None or -1."""
     maker = _Maker(family, dtype)
+    block = max(NUMBERS // max(maker.draws, 1), 2 * TILE * len(maker.means))
     x = torch.empty(len(noise), *family.space.shape, dtype=dtype)
-    for first in range(0, len(noise), ROWS):
-        rows = slice(first, min(first + ROWS, len(noise)))
+    for first in range(0, len(noise), block):
+        rows = slice(first, min(first + block, len(noise)))
         part = noise.part(rows.start, rows.stop)
         x[rows] = maker.draw(part, None if labels is None else labels[rows])
         spent = part.drawn
@@ -42,7 +47,7 @@ class _Maker:
         self.joint = (family.log_classes.exp()[:, None] * weights).reshape(-1).cumsum(dim=0)
         self.means = (family.means * family.scale).to(dtype)
         turns, stretches = family.covariance.transforms()
-        self.turns = None if turns is None else (turns * family.scale[:, None]).to(dtype)
+        self.turns = None if turns is None else _padded((turns * family.scale[:, None]).mT.to(dtype))
         self.stretches = None if stretches is None else (stretches * family.scale).to(dtype)
         self.draws = family.covariance.draws
         self.edges = [family.logits[:, first:last].exp().cumsum(dim=1) for first, last in self.entries.blocks]
@@ -51,18 +56,13 @@ class _Maker:
         """Samples (b, *event)."""
         u = noise.uniform(1 + len(self.edges), dtype=torch.float64)
         component = self.components(u[:, 0].contiguous(), labels)
-        order = torch.from_numpy(numpy.argsort(component.to(torch.int16).numpy(), kind="stable")) \
-            if len(self.means) < 1 << 15 else component.argsort(stable=True)
-        which, counts = component[order].unique_consecutive(return_counts=True)
+        order, which, counts = _tiled(component)
         z = noise.rows(order).normal(self.draws, dtype=self.dtype)
         noise.drawn += -(-self.draws // 2)
         x = torch.empty(len(z), self.means.shape[1], dtype=self.dtype)
-        first = 0
-        for k, count in zip(which.tolist(), counts.tolist(), strict=True):
-            rows = slice(first, first + count)
-            self.place(z[rows], k, x[rows])
-            first += count
-        numbers = torch.empty_like(x)
+        for k, z_k, x_k in zip(which.tolist(), z.split(counts.tolist()), x.split(counts.tolist()), strict=True):
+            self.place(z_k, k, x_k)
+        numbers = torch.empty(len(component), x.shape[1], dtype=self.dtype)
         numbers[order] = x
         chosen = [chosen_category(edges[component], u[:, 1 + i]) for i, edges in enumerate(self.edges)]
         return self.entries.join(self.entries.gridded(numbers, self.anchor), self.entries.one_hot(chosen, self.dtype))
@@ -78,14 +78,36 @@ class _Maker:
         return torch.where(labels < 0, free, fixed)
 
     def place(self, z: Tensor, k: int, out: Tensor) -> None:
-        """mu_k + L_k z, and + sqrt(psi_k) e where there is a diagonal part besides."""
-        D = out.shape[1]
+        """mu_k + L_k z into out (n * TILE, D), and + sqrt(psi_k) e where there is a diagonal part besides."""
+        n, D = len(z), out.shape[1]
         if self.turns is None:
             torch.addcmul(self.means[k], z, self.stretches[k], out=out)
             return
-        torch.addmm(self.means[k], z[:, D:] if self.stretches is not None else z, self.turns[k].T, out=out)
+        turn = self.turns[k]
+        factors = _padded((z if self.stretches is None else z[:, D:]).reshape(n // TILE, TILE, -1), rows=False)
+        torch.add(torch.bmm(factors, turn.expand(len(factors), *turn.shape)).view(n, -1)[:, :D], self.means[k], out=out)
         if self.stretches is not None:
             out.addcmul_(z[:, :D], self.stretches[k])
+
+
+def _tiled(component: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows in the order of their components (b,), filled up to whole tiles by repeating each component's last row.
+
+    Returns the order, the components that occur, and the rows that each takes in the order.
+    """
+    narrow = component.to(torch.int16) if component.max() < 1 << 15 else component
+    order = torch.from_numpy(numpy.argsort(narrow.numpy(), kind="stable"))
+    which, counts = component[order].unique_consecutive(return_counts=True)
+    padded = (counts + TILE - 1) // TILE * TILE
+    ends = counts.cumsum(dim=0)
+    place = torch.arange(int(padded.sum())) - (padded.cumsum(dim=0) - padded - ends + counts).repeat_interleave(padded)
+    return order[place.minimum((ends - 1).repeat_interleave(padded))], which, padded
+
+
+def _padded(matrices: Tensor, rows: bool = True) -> Tensor:
+    """Matrices (n, R, C) with zeros up to whole lanes: columns, and rows where asked."""
+    R, C = matrices.shape[1:]
+    return torch.nn.functional.pad(matrices, (0, -C % LANES, 0, -R % LANES if rows else 0))
 
 
 def completed(family: Any, x: Tensor, labels: Tensor | None, noise: Noise | None) -> Tensor:
