@@ -85,9 +85,9 @@ def load(folder: str | Path) -> Stored:
         return _loaded(place, folder)
     except CorruptStore as error:
         # A save that ends meanwhile leaves nothing under `previous` but a whole model at `place`: hence the third look.
-        for place_ in ():
+        for look in (previous(place), place):
             try:
-                return _loaded(place_, folder)
+                return _loaded(look, folder)
             except CorruptStore:
                 continue
         raise error

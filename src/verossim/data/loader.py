@@ -90,7 +90,7 @@ class Loader(Iterator[Batch]):
 
 def _batches(split: Split, batch: int, seed: int, samples: int, rank: int, ranks: int) -> Generator[Batch]:
     """The slices of rank `rank`, from record number `samples` of the stream on."""
-    low, high = 0, batch // ranks
+    low, high = rank * batch // ranks, (rank + 1) * batch // ranks
     many = max(1, min(AHEAD, len(split)) // batch)
     while True:
         starts = samples + batch * np.arange(many, dtype=np.int64)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from . import reference as kernel
+from . import kernel
 from .matrices import exponential, inverse, precision_roots
 from .missing import Conditional
 from .reference import Components

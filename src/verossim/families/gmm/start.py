@@ -1,8 +1,8 @@
 """Where EM begins: greedy k-means++ on whitened records, other starts beside it, a short run of EM on each, the best kept.
 
 k-means++ (Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007) takes each centre from the
-records with probability proportional to the squared distance to the nearest centre so far; the greedy form tries 2 + ln K
-of them and keeps the one that lowers the sum of distances most. Distances depend on units and on stretch, so the starts see
+records with probability proportional to the squared distance to the nearest centre so far; the greedy form tries some of
+them and keeps the one that lowers the sum of distances most. Distances depend on units and on stretch, so the starts see
 the records in turn whitened by the pooled covariance, standardised only, and not at all (records at random).
 """
 
@@ -21,6 +21,9 @@ __all__ = ["begin", "surveyed"]
 
 RECORDS = 20_000  # that the starts look at
 WHITENED = 64  # numbers at most that are whitened; more are standardised
+TRIALS = 2  # of each centre, and ln K more
+TRIES = 4  # at all centres; with one, a start in three missed a group that stood well apart
+ROUNDS = 5  # of k-means after k-means++
 STEPS = 10  # of EM before the starts are compared
 
 
@@ -74,17 +77,17 @@ def begin(family: Any, batch: Batch, noise: Noise) -> None:
 
 
 def _views(family: Any, batch: Batch) -> list[Tensor | None]:
-    """The records as the starts see them, each (B, F) float64, or None for a start from records at random."""
+    """The records as the starts see them, each (B, F) float32, or None for a start from records at random."""
     numbers, onehots = family.entries.split(batch.x)
     x = ((family.inner(numbers.double()) - family.shift) / family.spread.sqrt()).nan_to_num(nan=0.0)
     s = x.new_zeros(len(x), 0) if onehots is None else onehots.double()
     s = torch.where(s.isnan(), family.frequencies, s)
-    views: list[Tensor | None] = [torch.cat([x, s], dim=1)]
+    views: list[Tensor | None] = [torch.cat([x, s], dim=1).float()]
     if 1 < x.shape[1] <= WHITENED:
         weights = batch.units.double() / batch.units.sum()
         values, vectors = torch.linalg.eigh((x * weights[:, None]).T @ x)
         whitened = x @ vectors / values.clamp(min=1e-8).sqrt()
-        views.insert(0, torch.cat([whitened, s], dim=1))
+        views.insert(0, torch.cat([whitened, s], dim=1).float())
     return [*views, None]
 
 
@@ -101,7 +104,7 @@ def _place(family: Any, batch: Batch, view: Tensor | None, dice: Noise) -> None:
     for label in range(len(family.log_classes)):
         rows = (classes == label).nonzero()[:, 0]
         rows = torch.arange(len(x)) if not len(rows) else rows
-        nearest = _nearest(None if view is None else view[rows], units[rows], K, dice, family, x[rows])
+        nearest = _nearest(None if view is None else view[rows], units[rows].float(), K, dice, family, x[rows])
         count = torch.zeros(K, dtype=torch.float64).index_add_(0, nearest, units[rows])
         seen = torch.where(count > 0, count, 1.0)
         means = torch.zeros(K, x.shape[1], dtype=torch.float64).index_add_(0, nearest, units[rows, None] * x[rows])
@@ -127,19 +130,36 @@ def _tilt(family: Any, dice: Noise) -> None:
 
 
 def _nearest(view: Tensor | None, units: Tensor, K: int, dice: Noise, family: Any, x: Tensor) -> Tensor:
-    """The number of the centre that each record is nearest to, (B,)."""
+    """The number of the centre that each record is nearest to, (B,): records at random where there is no view, else those
+    of the best of some tries at k-means++, each after some rounds of Lloyd's k-means."""
     if view is None:
         view = (x - family.shift) / family.spread.sqrt()
-        centres = view[dice.uniform(K, dtype=torch.float64)[0].mul(len(view)).long()]
-    else:
-        centres = view[_centres(view, units, K, dice)]
-    return (centres.square().sum(dim=1) - 2 * view @ centres.T).argmin(dim=1)
+        return _grouped(view, view[dice.uniform(K, dtype=torch.float64)[0].mul(len(view)).long()])[0]
+    return min((_clustered(view, units, K, dice) for _ in range(TRIES)), key=lambda clustered: clustered[1])[0]
+
+
+def _clustered(view: Tensor, units: Tensor, K: int, dice: Noise) -> tuple[Tensor, float]:
+    """The number of the centre that each record is nearest to, (B,), and the sum of squared distances, less a constant."""
+    centres = view[_centres(view, units, K, dice)]
+    for _ in range(ROUNDS):
+        nearest, _ = _grouped(view, centres)
+        count = torch.zeros(K, dtype=view.dtype).index_add_(0, nearest, units)
+        sums = torch.zeros(K, view.shape[1], dtype=view.dtype).index_add_(0, nearest, units[:, None] * view)
+        centres = sums / torch.where(count > 0, count, 1.0)[:, None]
+    nearest, distances = _grouped(view, centres)
+    return nearest, float(units @ distances)
+
+
+def _grouped(view: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centre of each row, and the squared distance to it less the row's own square."""
+    distances, nearest = (centres.square().sum(dim=1) - 2 * view @ centres.T).min(dim=1)
+    return nearest, distances
 
 
 def _centres(view: Tensor, units: Tensor, K: int, dice: Noise) -> Tensor:
     """Rows (K,) of the view chosen by greedy k-means++."""
-    trials = 2 + int(math.log(K))
-    u = dice.uniform(K, trials, dtype=torch.float64)[0]
+    trials = TRIALS + int(math.log(K))
+    u = dice.uniform(K, trials)[0]
     squares = view.square().sum(dim=1)
     chosen = [_pick(units, u[0, :1])]
     distances = _distances(view, squares, chosen[0])[:, 0]
