@@ -27,7 +27,8 @@ REASON = {
     "data": "data knows files and records, never who learns from them",
 }
 GROUND = {"spaces", "config", "shelves", "seeds", "errors", "folders"}
-MODALITY = {"pixel", "pixels", "image", "images", "picture", "pictures", "frame", "frames", "word", "words", "hertz", "column", "columns"}
+MODALITY = {"pixel", "pixels", "image", "images", "picture", "pictures", "frame", "frames", "word", "words", "hertz",
+            "column", "columns"}
 
 
 def room(path: Path) -> str:

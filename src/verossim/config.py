@@ -76,7 +76,7 @@ def _checked(name: str, value: Any, annotation: Any, field: dataclasses.Field, w
         not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high))
     unlisted = isinstance(value, str) and choices is not None and value not in choices
     if outside or unlisted:
-        hint = near(value, choices) if unlisted else _bounds(field)
+        hint = near(value, choices or ()) if unlisted else _bounds(field)
         raise BadConfig("SETTING_RANGE", f"{where}: '{name}' is {value!r}, which it cannot be.", hint)
     return value
 
@@ -109,7 +109,8 @@ def _converted(value: Any, allowed: tuple[Any, ...]) -> Any:
 
 def _bounds(field: dataclasses.Field) -> str:
     low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
-    numbers = "" if low is None and high is None else f"a number from {low if low is not None else '-inf'} to {high if high is not None else 'inf'}"
+    ends = f"a number from {'-inf' if low is None else low} to {'inf' if high is None else high}"
+    numbers = "" if low is None and high is None else ends
     words = " or ".join(repr(c) for c in choices or ())
     told = " or ".join(part for part in (numbers, words) if part)
     return f"It means: {field.metadata['meaning']}; {told or 'see the documentation'} (default {field.default!r})."

@@ -25,16 +25,20 @@ from .safety.provenance import Provenance
 
 __all__ = ["Learned", "main", "write_data"]
 
+SEED = 7
 HEADINGS = ("data", "records", "mixture", "bits/dim", "base", "kind", "accuracy", "base", "s")
 SHEETS = {"real.png": "real digits", "made.png": "new digits, ten of each class",
           "completed.png": "digits with their lower half taken away, and filled in again by the model"}
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>verossim: mixtures on real data</title>
-<style>:root {{ color-scheme: light dark }} body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: auto; padding: 1em }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto }} td, th {{ padding: .3em .7em; border-bottom: 1px solid #8886;
-text-align: right }} figure {{ margin: 1em 1em 1em 0; display: inline-block; max-width: 100% }} img {{ max-width: 100% }}</style>
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: auto; padding: 1em }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+td, th {{ padding: .3em .7em; border-bottom: 1px solid #8886; text-align: right }}
+figure {{ margin: 1em 1em 1em 0; display: inline-block; max-width: 100% }}
+img {{ max-width: 100% }}</style>
 <h1>Gaussian mixtures of each class, on real data</h1>
-<p>Bits per dimension and accuracy are of records held out by a hash of their content; lower bits are better. The baseline is one
+<p>Bits per dimension and accuracy are of records held out by a hash of their content; lower is better. The baseline is one
 diagonal Gaussian a class. "bound": the pixels are whole levels, so what is given is never below the true number of bits.</p>
 <table><tr>{heads}</tr>{rows}</table>{pictures}<h2>Learning</h2>{curves}</html>"""
 
@@ -52,8 +56,8 @@ class Learned:
         """What it came to, as text."""
         config, held, base = self.model.family.config, self.model.card["held_out"], self.baseline.card["held_out"]
         return [self.name, str(self.model.card["manifest"]["records"]), f"{config.components} {config.covariance}",
-                f"{held['bits']:.3f}", f"{base['bits']:.3f}", held["kind"], f"{held['accuracy']:.1%}", f"{base['accuracy']:.1%}",
-                f"{self.seconds:.1f}"]
+                f"{held['bits']:.3f}", f"{base['bits']:.3f}", held["kind"],
+                f"{held['accuracy']:.1%}", f"{base['accuracy']:.1%}", f"{self.seconds:.1f}"]
 
 
 def write_data(folder: Path) -> None:
@@ -112,8 +116,9 @@ def curve(learned: list[Learned]) -> str:
         y = np.array(one.model.card["history"]["objectives"])
         span = max(float(np.ptp(y)), 1e-12)
         points = " ".join(f"{300 * i / max(len(y) - 1, 1):.1f},{90 - 80 * (v - y.min()) / span:.1f}" for i, v in enumerate(y))
-        drawings.append(f'<figure><svg viewBox="0 0 300 100" width="300"><polyline points="{points}" fill="none" stroke="currentColor"/>'
-                        f"</svg><figcaption>{html.escape(one.name)}: mean log-likelihood plus prior over {len(y)} updates, "
+        drawings.append('<figure><svg viewBox="0 0 300 100" width="300"><polyline fill="none" stroke="currentColor" '
+                        f'points="{points}"/></svg>'
+                        f"<figcaption>{html.escape(one.name)}: mean log-likelihood plus prior over {len(y)} updates, "
                         f"{y[0]:.2f} to {y[-1]:.2f} nats</figcaption></figure>")
     return "".join(drawings)
 
@@ -123,6 +128,22 @@ def picture(image: Image.Image) -> str:
     out = io.BytesIO()
     image.save(out, "PNG")
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+
+
+def sheets(model: Model, source: Path) -> dict[str, Image.Image]:
+    """Contact sheets of real digits, of new ones, and of completed ones, each beside what it was completed from."""
+    some = data.joined(list(data.open_source(source).blocks())).take(range(0, 1797, 36))
+    pixels = model.codec.parse(some.without("label"), []).columns["image"]
+    half = [masked(p) for p in pixels]
+    made = [p for label in model.classes for p in data.to_pictures(model.draw(10, condition=label, seed=SEED))]
+    pairs = zip(map(Image.fromarray, half), model.complete(half, seed=SEED), strict=True)
+    return {"real.png": contact_sheet([Image.fromarray(p[:, :, 0]) for p in pixels]),
+            "made.png": contact_sheet(made, [label for label in model.classes for _ in range(10)]),
+            "completed.png": contact_sheet([p for pair in pairs for p in pair])}
+
+
+def _origin(model: Model) -> Provenance:
+    return Provenance(verb="demo", model=model.sha256, data=model.card["manifest"]["hash"], seed=SEED)
 
 
 def main(folder: Path = Path("demo")) -> None:
@@ -140,25 +161,15 @@ def main(folder: Path = Path("demo")) -> None:
         learned.append(learn(name, source, label, **settings))
         learned[-1].model.save(folder / "models" / source.stem)
     digits, wine = learned[0].model, learned[1].model
-    origin = Provenance(verb="demo", model=digits.sha256, data=digits.card["manifest"]["hash"], seed=7)
-    with release(folder / "pictures", origin, overwrite=True) as out:
-        some = data.joined(list(data.open_source(inputs / "digits").blocks())).take(range(0, 1797, 36))
-        made = [digits.draw(10, condition=label, seed=7) for label in digits.classes]
-        pixels = digits.codec.parse(some.without("label"), []).columns["image"]
-        half = [masked(p) for p in pixels]
-        filled = digits.complete(half, seed=7)
-        shown = [Image.fromarray(p[:, :, 0]) for p in pixels]
-        sheets = {"real.png": contact_sheet(shown),
-                  "made.png": contact_sheet([p for block in made for p in data.to_pictures(block)], [d for d in digits.classes for _ in range(10)]),
-                  "completed.png": contact_sheet([p for pair in zip(map(Image.fromarray, half), filled, strict=True) for p in pair])}
-        for name, sheet in sheets.items():
+    with release(folder / "pictures", _origin(digits), overwrite=True) as out:
+        for name, sheet in sheets(digits, inputs / "digits").items():
             out.add(name, png(sheet))
-    with release_file(folder / "new_wine.csv", Provenance(verb="demo", model=wine.sha256, data=wine.card["manifest"]["hash"], seed=7),
-                      overwrite=True) as path:
-        path.write_bytes(csv_block(data.to_table(wine.draw(178, seed=7)), header=True)[0])
+    with release_file(folder / "new_wine.csv", _origin(wine), overwrite=True) as path:
+        path.write_bytes(csv_block(data.to_table(wine.draw(178, seed=SEED)), header=True))
     (folder / "report.html").write_text(report(learned, folder / "pictures"), encoding="utf-8")
     console.print(table(learned))
-    console.print(f"In {time.perf_counter() - started:.0f} s. Look at {folder}/report.html; beside it lie models/, pictures/, new_wine.csv.")
+    console.print(f"In {time.perf_counter() - started:.0f} s. Look at {folder}/report.html; "
+                  "beside it lie models/, pictures/, new_wine.csv.")
 
 
 if __name__ == "__main__":

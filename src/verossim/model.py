@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import __version__, data, store
 from .codecs import Codec
+from .codecs.label import Label
 from .config import build, knobs, plain
 from .errors import BadConfig, BadData, CorruptStore, Incompatible, near
 from .families import Family, LearnsByStatistics
@@ -40,7 +41,7 @@ class Scored:
 class Model:
     """A fitted generative model of somebody's records: makes new ones, and says how probable given ones are."""
 
-    def __init__(self, codec: Codec, family: Family, label: Codec | None = None, card: Mapping[str, Any] | None = None):
+    def __init__(self, codec: Codec, family: Family, label: Label | None = None, card: Mapping[str, Any] | None = None):
         if not isinstance(codec.space, family.accepts):
             wanted = " or ".join(kind.__name__ for kind in family.accepts)
             raise Incompatible("SPACE", f"This family learns {wanted} spaces; the codec gives {type(codec.space).__name__}.")
@@ -60,7 +61,9 @@ class Model:
         with torch.inference_mode():
             x = self.family.sample(noise, y, **settings)
         records = self.codec.decode(x, first)
-        return records if self.label is None else replace(records, columns={**records.columns, **self.label.decode(y).columns})
+        if self.label is None or y is None:
+            return records
+        return replace(records, columns={**records.columns, **self.label.decode(y).columns})
 
     def sample(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Any:
         """The same as people hold them: a list of PIL images, or a table of the frame library that the data came in with."""
@@ -86,10 +89,7 @@ class Model:
     @property
     def classes(self) -> list[Any]:
         """The labels that the model was fitted with, in the order of `predict_proba`'s columns."""
-        if self.label is None:
-            raise Incompatible("NOT_CONDITIONAL", "This model was fitted without labels, so it has no classes.",
-                               "Fit again with a label column: --label COLUMN.")
-        return list(next(iter(self.label.decode(torch.arange(self.label.space.vocabulary)).columns.values())))
+        return list(self._labels("it has no classes", "Fit again with a label column: --label COLUMN.").classes)
 
     def classify(self, source: Any) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (records, P(Y | X) (B, C), true label (B,) or -1): Bayes' rule, p(y | x) = p(x | y) p(y) / p(x)."""
@@ -99,8 +99,9 @@ class Model:
 
     def posterior(self, x: Tensor) -> Tensor:
         """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
+        label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
         log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob + log_prior
-                 for c, log_prior in zip(range(len(self.classes)), self.label.prior.log(), strict=True)]
+                 for c, log_prior in enumerate(label.prior.log())]
         return torch.stack(log_p, dim=1).softmax(dim=1)
 
     def predict_proba(self, source: Any) -> Tensor:
@@ -156,7 +157,7 @@ class Model:
             store.check_family(path, model["family"]["name"], FAMILIES.names())
             kind = FAMILIES.load(model["family"]["name"])
             codec = _unshelved(model["codec"])
-            label = model["label"] and _unshelved(model["label"])
+            label: Label | None = model["label"] and _unshelved(model["label"])
             condition = model["condition"] and space_from(model["condition"])
             family = kind(build(kind.Config, model["family"]["config"]), space_from(model["space"]), condition)
         except (KeyError, TypeError) as error:
@@ -167,25 +168,30 @@ class Model:
         loaded.sha256 = stored.sha256
         return loaded
 
+    def _labels(self, lacking: str, hint: str) -> Label:
+        """The label codec. Raises Incompatible NOT_CONDITIONAL where there is none."""
+        if self.label is None:
+            raise Incompatible("NOT_CONDITIONAL", f"This model was fitted without labels, so {lacking}.", hint)
+        return self.label
+
     def _condition(self, condition: Any, noise: Noise) -> Tensor | None:
         """Labels as tokens (B,): the one that was asked for, or drawn from the class prior."""
-        if self.label is None:
-            if condition is not None:
-                raise Incompatible("NOT_CONDITIONAL", "This model was fitted without labels, so it takes no condition.",
-                                   "Leave the condition out, or fit again with a label column.")
+        if self.label is None and condition is None:
             return None
+        label = self._labels("it takes no condition", "Leave the condition out, or fit again with a label column.")
         if condition is not None:
             value = next(iter(condition.values())) if isinstance(condition, Mapping) else condition
-            return torch.full((len(noise),), self.label.index(value))
-        edges = self.label.prior.cumsum(0)[:-1]
+            return torch.full((len(noise),), label.index(value))
+        edges = label.prior.cumsum(0)[:-1]
         return torch.bucketize(noise.uniform(dtype=torch.float64), edges, right=True)
 
     def _points(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (parsed records, x (B, *event), label (B,) or -1) of anything that `open_source` opens."""
         opened = data.open_source(source, modality=self.codec.modality)
+        column = None if self.label is None else self.label.config.column
         found: list[Problem] = []
         for block in opened.blocks():
-            features = _features(block, opened.label, self.label and self.label.config.column, self.card.get("weight"))
+            features = _features(block, opened.label, column, self.card.get("weight"))
             parsed = self.codec.parse(features, found, unknown)
             if len(parsed):
                 y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
@@ -221,10 +227,11 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
                         near(name, {**knobs(kind.Config), **knobs(Learning), **knobs(reader.Config)}))
     journal = journal or Journal()
     codec, labels = _fitted_codecs(opened, reader(build(reader.Config, settings, opened.modality)))
-    journal.event("codec", modality=opened.modality, columns=codec.describe(), notes=[*opened.notes, *codec.notes])
+    journal.event("codec", modality=opened.modality, columns=[*codec.describe(), *(labels.describe() if labels else [])],
+                  notes=[*opened.notes, *codec.notes])
     encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict)
     journal.event("data", manifest=encoded.manifest.plain(), problems=[vars(p) for p in opened.problems])
-    learned, history = _learned(kind, config, codec.space, labels and labels.space, encoded, learning, seed, journal)
+    learned, history = _learned(kind, config, codec.space, labels.space if labels else None, encoded, learning, seed, journal)
     card = {
         "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
         "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
@@ -242,8 +249,11 @@ def _learned(kind: type, config: Any, space: Space, condition: Space | None, enc
     """The family, its open settings chosen, its parameters learned; and how that went."""
     history: dict[str, Any] = {}
     if wants_selection(config):
-        tried = candidates(config, len(encoded.train))
-        chosen = select(lambda c: kind(c, space, condition), tried, encoded.train, encoded.held_out, seed, journal)
+        def built(candidate: Any) -> LearnsByStatistics:
+            plan(space, len(encoded.train), candidate, condition)  # one that would not fit in memory is left out
+            return kind(candidate, space, condition)
+        tried = candidates(kind, config, space, len(encoded.train))
+        chosen = select(built, tried, encoded.train, encoded.held_out, seed, journal)
         config = chosen.choice.config
         history["selection"] = [{"chosen": row is chosen.choice, **_criteria(row)} for row in chosen.rows]
         history |= {"stability": chosen.stability, "agreed": chosen.agreed, "warnings": chosen.warnings}
@@ -275,14 +285,13 @@ def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
             "bits": -nats / len(split) / coordinates / math.log(2), "accuracy": right / labelled if labelled else None}
 
 
-def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Codec | None]:
-    """The codec of the records, and that of their labels where the source has any."""
-    codec.fit(source.features())
+def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | None]:
+    """The codec of the records, and that of their labels where the source has any: one pass for both."""
     if source.label is None:
-        return codec, None
-    kind = CODECS.load("label")
-    labels = kind(kind.Config(column=source.label))
-    return codec, labels.fit(source.blocks())
+        return codec.fit(source.features()), None
+    labels = Label(Label.Config(column=source.label))
+    codec.fit(_features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
+    return codec, labels.settled()
 
 
 def _taken(kind: type, settings: dict[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
@@ -303,6 +312,6 @@ def _first(problems: list[Problem]) -> str:
     return f"The first problem: {problems[0].where}: {problems[0].message}" if problems else ""
 
 
-def _unshelved(shelved: Mapping[str, Any]) -> Codec:
+def _unshelved(shelved: Mapping[str, Any]) -> Any:
     kind = CODECS.load(shelved["name"])
     return kind.restore(build(kind.Config, shelved["config"]), shelved["state"])

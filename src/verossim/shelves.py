@@ -9,6 +9,7 @@ import importlib.metadata
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import Incompatible, near
 
@@ -28,7 +29,7 @@ class Shelf:
         own = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")]
         return sorted({*own, *(entry.name for entry in self._entries())})
 
-    def load(self, name: str) -> type:
+    def load(self, name: str) -> Any:
         """The class of a member. Raises Incompatible SHELF_UNKNOWN with near names."""
         if name not in self.names():
             raise Incompatible("SHELF_UNKNOWN", f"There is no {self.kind.lower()} '{name}'.", near(name, self.names()))

@@ -3,11 +3,15 @@
 import gzip
 import pickle
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from verossim.data import delimited, open_source, tables
 from verossim.errors import BadData, Refused, VerossimError
@@ -59,6 +63,23 @@ def test_ragged_rows_are_skipped_with_their_lines(tmp_path):
         ("TAB_RAGGED", "line 3"), ("TAB_RAGGED", "line 7"), ("TAB_RAGGED", "line 400009")]
     assert "3 cells" in source.problems[1].message and "the header has 2" in source.problems[1].message
     refused(path, "TAB_RAGGED", 65, "line 3", strict=True)
+
+
+@given(kinds=st.lists(st.sampled_from(["plain", "lines", "ragged", "ragged lines", "blank"]), min_size=1, max_size=60),
+       line=st.sampled_from(["\n", "\r\n"]), block=st.integers(40, 200))
+@settings(max_examples=60, deadline=None)
+def test_lines_are_right_wherever_cells_break_over_them(kinds, line, block):
+    rows = {"plain": "1,2", "lines": '"a\nb\nc",2', "ragged": "3", "ragged lines": '"d\ne",4,5', "blank": ""}
+    lines, number = [], 2
+    for kind in kinds:
+        lines += [number] if "ragged" in kind else []
+        number += 1 + rows[kind].count("\n")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = written(Path(folder), line.join(["a,b", *(rows[kind] for kind in kinds), "8,9", ""]))
+        patch.setattr(delimited, "BLOCK_BYTES", block)
+        source = open_source(path)
+        assert sum(len(b) for b in source.blocks()) == sum(kind in ("plain", "lines") for kind in kinds) + 1
+    assert [int(problem.where.rsplit(" ")[-1]) for problem in source.problems] == lines
 
 
 def test_a_table_of_ragged_rows_only(tmp_path):
@@ -173,6 +194,15 @@ def test_flipped_bytes_never_get_out_as_another_error(tmp_path, form):
                 pass
         except VerossimError as error:
             assert error.code.startswith(("TAB_", "DATA_"))
+
+
+def test_offsets_that_lead_out_of_their_buffer(tmp_path):
+    offsets = pa.py_buffer(np.array([0, 3, 1 << 30, 6], np.int32))
+    forged = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abcdef")])
+    path = tmp_path / "forged.arrow"
+    with pa.ipc.new_file(str(path), pa.schema([("s", pa.string())])) as writer:
+        writer.write_batch(pa.record_batch([forged], ["s"]))
+    refused(path, "TAB_CORRUPT", 65)
 
 
 def test_a_parquet_that_claims_too_much(tmp_path, monkeypatch):

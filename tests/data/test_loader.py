@@ -1,7 +1,6 @@
 """The loader: every record once an epoch, the same batches however they are made, resumed or shared out."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -119,26 +118,3 @@ def test_batches_hold_what_the_split_holds():
     with Loader(RECORDS, 6, 2) as loader:
         batch = next(loader)
     assert torch.equal(batch.x, RECORDS.slice(0, 23).x[batch.index])
-
-
-def test_a_batch_costs_little_over_its_records():
-    records = split(20_000, 64)
-    order = torch.randperm(len(records))
-
-    def bare():
-        for first in range(0, 12_800, 128):
-            records.take(order[first:first + 128])
-
-    def loaded():
-        with Loader(records, 128, 0, prefetch=0) as loader:
-            for _ in range(100):
-                next(loader)
-
-    def seconds(job):
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            job()
-            times.append(time.perf_counter() - start)
-        return min(times)
-    assert seconds(loaded) < 4 * seconds(bare)

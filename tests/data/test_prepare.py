@@ -27,7 +27,7 @@ def prepared(given, label=None, weight=None, held_out=0.1, **asked):
     labels = None
     if source.label:
         kind = CODECS.load("label")
-        labels = kind(kind.Config(column=source.label)).fit(source.labels())
+        labels = kind(kind.Config(column=source.label)).fit(source.blocks())
     return data.prepare(source, codec, labels, held_out=held_out, **asked), codec, source
 
 

@@ -163,6 +163,5 @@ def test_label_and_weight_columns_are_not_features(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("a,y,w\n1,u,2\n")
     source = open_source(path, label="y", weight="w")
-    assert [list(block.columns) for block in source.features()] == [["a"]]
     assert [list(block.columns) for block in source.blocks()] == [["a", "y", "w"]]
-    assert [dict(block.columns)["y"].to_pylist() for block in source.labels()] == [["u"]]
+    assert [list(block.columns) for block in source.features()] == [["a"]]

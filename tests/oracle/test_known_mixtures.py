@@ -78,10 +78,11 @@ def test_low_rank_covariances_are_recovered():
     z, e = (torch.randn(8_000, d, generator=g, dtype=torch.float64) for d in (2, 20))
     x = means[which] + (L[which] @ z[:, :, None])[:, :, 0] + 0.5 * e
     space = Continuous(shape=(20,), axes=("column",))
-    family = learned(GMM(GMM.Config(components=2, covariance="factors", rank=2), space), x, updates=60)
+    family = learned(GMM(GMM.Config(components=2, covariance="factors", rank=2), space), x, updates=120)
     swap = (family.means[0] - means[0]).norm() > (family.means[0] - means[1]).norm()
     loadings = family.covariance.loadings.flip(0) if swap else family.covariance.loadings
-    assert (loadings @ loadings.mT - L @ L.mT).abs().max() < 0.5
+    error = (loadings @ loadings.mT - L @ L.mT).norm(dim=(1, 2)) / (L @ L.mT).norm(dim=(1, 2))
+    assert error.max() < 0.1
     assert (family.covariance.psi - 0.25).abs().max() < 0.06
 
 

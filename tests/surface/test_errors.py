@@ -7,8 +7,8 @@ from pathlib import Path
 from verossim import errors
 
 ROOT = Path(__file__).parent.parent.parent
-SPOKEN = {"BadConfig", "BadData", "BadValue", "CannotWrite", "CorruptStore", "Diverged", "Fault", "Incompatible", "MissingExtra",
-          "NoLikelihood", "NotInvertible", "Problem", "Refusal", "Refused", "problem", "warn"}
+SPOKEN = {"BadConfig", "BadData", "BadValue", "CannotWrite", "CorruptStore", "Diverged", "Fault", "Incompatible",
+          "MissingExtra", "NoLikelihood", "NotInvertible", "Problem", "Refusal", "Refused", "problem", "warn"}
 
 
 def raised() -> dict[str, set[str]]:

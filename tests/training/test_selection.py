@@ -20,7 +20,7 @@ AUTO = Normals.Config(components="auto", covariance="shared")
 
 def chosen(centres, config=AUTO, seed=0, records=900, journal=None, resamples=10):
     train, held_out = line(records, centres, seed), line(records // 3, centres, seed + 100)
-    return select(Normals, candidates(config, records), train, held_out, seed, journal, resamples)
+    return select(Normals, candidates(Normals, config, LINE, records), train, held_out, seed, journal, resamples)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,10 +78,10 @@ def test_larger_sizes_are_not_tried_once_bic_worsens_twice():
 def test_every_open_setting_is_tried_and_nothing_else():
     config = Normals.Config(components="auto", covariance="auto")
     assert wants_selection(config)
-    configs = candidates(config, 30)
+    configs = candidates(Normals, config, LINE, 30)
     assert [(c.covariance, c.components) for c in configs] == [(s, k) for s in ("free", "shared") for k in range(1, 7)]
     fixed = Normals.Config(components=2, covariance="auto")
-    assert [(c.components, c.covariance) for c in candidates(fixed, 30)] == [(2, "free"), (2, "shared")]
+    assert [(c.components, c.covariance) for c in candidates(Normals, fixed, LINE, 30)] == [(2, "free"), (2, "shared")]
     assert not wants_selection(Normals.Config(components=2, covariance="free"))
 
 
@@ -92,7 +92,7 @@ def test_candidates_that_cannot_be_fitted_are_left_out():
         return Normals(config)
 
     train = line(200, (-9.0, 9.0))
-    selection = select(build, candidates(AUTO, 200), train, line(50, (-9.0, 9.0), 1), 0, resamples=0)
+    selection = select(build, candidates(Normals, AUTO, LINE, 200), train, line(50, (-9.0, 9.0), 1), 0, resamples=0)
     assert 2 not in [row.config.components for row in selection.rows]
     with pytest.raises(BadData) as error:
         select(build, [replace(AUTO, components=2)], train, train, 0)
@@ -100,7 +100,7 @@ def test_candidates_that_cannot_be_fitted_are_left_out():
 
 
 def test_without_held_out_records_the_rest_still_chooses():
-    selection = select(Normals, candidates(AUTO, 300), line(300, (-9.0, 9.0)), line(0), 0, resamples=2)
+    selection = select(Normals, candidates(Normals, AUTO, LINE, 300), line(300, (-9.0, 9.0)), line(0), 0, resamples=2)
     assert selection.choice.config.components == 2
     assert math.isnan(selection.choice.held_out)
     assert json.loads(json.dumps(selection.plain(), allow_nan=False))["choice"]["components"] == 2
@@ -173,7 +173,7 @@ def mixtures(covariance, seed, resamples):
     kind = FAMILIES.load("gmm")
     train, held_out = stretched(seed)
     plane = Continuous(shape=(2,), axes=("column",))
-    configs = candidates(kind.Config(components="auto", covariance=covariance), len(train))
+    configs = candidates(kind, kind.Config(components="auto", covariance=covariance), plane, len(train))
     configs = [config for config in configs if config.components <= 6]
     return select(lambda config: kind(config, plane, None), configs, train, held_out, seed, resamples=resamples)
 

@@ -1,7 +1,7 @@
 """A family small enough to check by hand: K normals on the line, and the data that it is learned from in the tests."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class Normals(LearnsByStatistics):
         self.register_buffer("w", torch.full((K,), 1 / K, dtype=torch.float64))
         self.register_buffer("m", torch.zeros(K, dtype=torch.float64))
         self.register_buffer("s", torch.ones(K, dtype=torch.float64))
+
+    @classmethod
+    def shapes(cls, config, space):
+        words = ("free", "shared") if config.covariance == "auto" else (config.covariance,)
+        return [replace(config, covariance=word) for word in words]
 
     def start(self, batch: Batch, noise) -> None:
         K = len(self.w)

@@ -17,12 +17,14 @@ __all__ = ["Codec"]
 
 
 class Codec(ABC):
-    """Raw records <-> x in a Space. `space` is known after `fit`; `state` is what the saved model keeps."""
+    """Raw records <-> x in a Space. `space` is known after `fit`, `notes` are words of warning from it, each with a stable code
+    in front; `state` is what the saved model keeps."""
 
     Config: ClassVar[type]
     modality: ClassVar[str]
     config: Any
     space: Space
+    notes: list[str]
 
     @abstractmethod
     def fit(self, blocks: Iterable[Records]) -> "Codec":

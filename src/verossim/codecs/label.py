@@ -5,7 +5,7 @@ class prior P(y), which Bayes' rule needs. A label that is missing or was never 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ class Label(Codec):
     def __init__(self, config: LabelConfig):
         self.config = config
         self.notes: list[str] = []
+        self.seen: Counter[Any] = Counter()
+        self.rows, self.kind = 0, ""
 
     def fit(self, blocks: Iterable[Records]) -> "Label":
         """Counts the classes.
@@ -49,29 +51,40 @@ class Label(Codec):
         Raises BadData LABEL_MISSING where there is no such column, LABEL_MANY where there are more classes than allowed,
         LABEL_SINGLE where there are fewer than two.
         """
+        for _ in self.observing(blocks):
+            pass
+        return self.settled()
+
+    def observing(self, blocks: Iterable[Records]) -> Iterator[Records]:
+        """The blocks as they are, their classes counted as they pass by; then `settled`. Raises as `fit` does."""
         column, most = self.config.column, self.config.classes
-        counts: Counter[Any] = Counter()
-        rows, kind = 0, None
         for block in blocks:
             if column not in block.columns:
                 raise BadData("LABEL_MISSING", f"{block.origin}: there is no column '{printable(column)}'.",
-                              near(printable(column), map(printable, block.columns)))
+                              near(column, block.columns))
             labels = block.columns[column]
-            kind = kind or _kind(labels)
-            counts.update(value for value in _values(labels) if value is not None)
-            rows += len(labels)
-            if len(counts) > most:
-                examples = ", ".join(f"'{printable(value, 20)}'" for value in list(counts)[:3])
-                raise BadData("LABEL_MANY", f"Column '{printable(column)}' has over {most} labels ({examples}, ...).",
+            self.kind = self.kind or _kind(labels)
+            self.seen.update(value for value in _values(labels) if value is not None)
+            self.rows += len(labels)
+            if len(self.seen) > most:
+                examples = ", ".join(repr(printable(value, 20)) for value in list(self.seen)[:3])
+                raise BadData("LABEL_MANY",
+                              f"Column '{printable(column)}' has over {most} labels in {self.rows:,} records ({examples}).",
                               "A label should be a class; leave a measure in the table, or raise the limit on classes.")
+            yield block
+
+    def settled(self) -> "Label":
+        """Itself, with the classes that were counted. Raises as `fit` does."""
+        column, counts = self.config.column, self.seen
         if len(counts) < 2:
-            only = ", ".join(f"'{printable(value, 40)}'" for value in counts) or "none"
-            raise BadData("LABEL_SINGLE", f"Column '{printable(column)}' has {len(counts)} classes ({only}) in {rows:,} rows.",
+            only = ", ".join(repr(printable(value, 40)) for value in counts) or "none"
+            raise BadData("LABEL_SINGLE",
+                          f"Column '{printable(column)}' has {len(counts)} classes ({only}) in {self.rows:,} rows.",
                           "A label needs at least two classes; fit without a label.")
-        unlabelled = rows - counts.total()
-        self.notes = [f"LABEL_UNKNOWN: {unlabelled:,} of {rows:,} records have no label"] if unlabelled else []
+        unlabelled = self.rows - counts.total()
+        self.notes = [f"LABEL_UNKNOWN: {unlabelled:,} of {self.rows:,} records have no label"] if unlabelled else []
         classes = sorted(counts, key=_order(counts))
-        self._lay_out(classes, [counts[value] for value in classes], kind or "")
+        self._lay_out(classes, [counts[value] for value in classes], self.kind)
         return self
 
     def _lay_out(self, classes: list[Any], counts: list[int], kind: str) -> None:

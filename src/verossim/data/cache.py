@@ -223,9 +223,8 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
 def _parsed(block: Records, source: Source, codec: Codec) -> tuple[list[int], Records, np.ndarray]:
     """The usable records of a block: their rows, themselves as the codec parses them, and their weights (B,) float32."""
     weights, unusable = _weights(block, source.weight)
-    features = block.without(*(name for name in (source.label, source.weight) if name is not None))
     problems: list[Problem] = []
-    parsed = codec.parse(features, problems)
+    parsed = codec.parse(source.without_roles(block), problems)
     for told in [*problems, *unusable.values()]:
         source.report(told)
     rows = rows_of(block, parsed)

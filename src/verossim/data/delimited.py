@@ -202,7 +202,7 @@ class _Ragged:
             self.report(problem("TAB_RAGGED", f"{self.reader.origin}, line {row.number + self.breaks}",
                                 f"it has {row.actual_columns} cells and the header has {wanted}.",
                                 "Quote cells that hold the delimiter, or complete the row."))
-            self.rows += 0
+            self.rows += 1
             self.breaks += row.text.count("\n")
         if batch is not None and quoted:
             self.breaks += _breaks(batch.slice(done))

@@ -141,12 +141,6 @@ class PictureReader(Reader):
         if rows:
             yield self._block(rows, held, first)
 
-    def labelled(self, size: int) -> Iterator[Records]:
-        """The classes alone, without reading a picture."""
-        for first in range(0, len(self.names), size):
-            rows = slice(first, first + size)
-            yield Records({"label": (self.labels or [])[rows]}, self.origin, first, self.names[rows])
-
     def digests(self) -> Iterator[FileEntry]:
         """Every picture that could be read."""
         if max(self.sizes) < 0:

@@ -78,19 +78,12 @@ class Source:
                           + (f" The first: {first.message}" if first else ""), first.hint if first else "")
 
     def features(self, size: int = 8192) -> Iterator[Records]:
-        """`blocks` without the label and weight columns: what a codec of the records sees."""
-        aside = [name for name in (self.label, self.weight) if name is not None]
-        for block in self.blocks(size):
-            yield block.without(*aside)
+        """`blocks` without the label and weight columns: what the codec of the records sees."""
+        return map(self.without_roles, self.blocks(size))
 
-    def labels(self, size: int = 8192) -> Iterator[Records]:
-        """The label column alone; of a folder of pictures without reading a picture."""
-        assert self.label is not None
-        if isinstance(self.reader, PictureReader):
-            yield from self.reader.labelled(size)
-            return
-        for block in self.blocks(size):
-            yield Records({self.label: block.columns[self.label]}, block.origin, block.first, block.names)
+    def without_roles(self, block: Records) -> Records:
+        """A block without the label and weight columns."""
+        return block.without(*(name for name in (self.label, self.weight) if name is not None))
 
     def report(self, problem: Problem) -> None:
         """Takes note of a problem, once however often it is met; raises it as BadData where the source is strict."""

@@ -52,6 +52,11 @@ class Family(nn.Module, ABC):
 class LearnsByStatistics(Family):
     """Learns by summing statistics over the records: streaming, exact over ranks, one all-reduce an update."""
 
+    @classmethod
+    @abstractmethod
+    def shapes(cls, config: Any, space: Space) -> list[Any]:
+        """The configs that "auto" may stand for in this space, `components` left as it is; or just the config."""
+
     @abstractmethod
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets the starting parameters from a random part of the records."""

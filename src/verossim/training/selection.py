@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import knobs, plain
+from ..config import plain
 from ..errors import BadConfig, BadData, Diverged
 from ..families import LearnsByStatistics
-from ..spaces import Batch
+from ..spaces import Batch, Space
 from .journal import Journal
 from .statistics import InMemory, Learning, Split, begin, learn, subsample
 
@@ -92,17 +92,14 @@ def wants_selection(config: Any) -> bool:
     return any(vars(config).get(name) == "auto" for name in CHOSEN)
 
 
-def candidates(config: Any, records: int) -> list[Any]:
-    """The configs to try: `covariance`, where it is "auto", takes every shape it may, and `components` a ladder of sizes.
+def candidates(kind: type[LearnsByStatistics], config: Any, space: Space, records: int) -> list[Any]:
+    """The configs to try: the shapes that the family offers, and a ladder of sizes where `components` is "auto".
 
     The sizes of a shape follow each other and grow, as `select` wants them.
     """
     sizes = [size for size in SIZES if size == 1 or size * RECORDS_A_COMPONENT <= records]
-    tried: list[Any] = [config]
-    if vars(config).get("covariance") == "auto":
-        shapes = knobs(type(config))["covariance"].metadata["choices"]
-        tried = [replace(config, covariance=shape) for shape in shapes if shape != "auto"]
-    if vars(config).get("components") == "auto":
+    tried = kind.shapes(config, space)
+    if config.components == "auto":
         tried = [replace(one, components=size) for one in tried for size in sizes]
     return tried
 

@@ -40,7 +40,6 @@ __all__ = ["GMM", "MEMBER"]
 NEVER = -1e4  # the log of a probability of zero: finite, so that nothing it is multiplied by becomes NaN
 WIDE = 50  # more numbers than this take covariances of low rank where nothing is said
 CHUNK = 1 << 16  # records scored at a time
-SIZES = (*range(1, 11), 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)  # to choose from
 KINDS = ("full", "tied", "diag", "spherical", "factors")
 
 
@@ -52,6 +51,16 @@ class GMM(LearnsByStatistics):
 
     accepts = (Continuous,)
     likelihood = "exact"
+    log_classes: Tensor
+    log_weights: Tensor
+    means: Tensor
+    logits: Tensor
+    shift: Tensor
+    anchor: Tensor
+    scale: Tensor
+    spread: Tensor
+    frequencies: Tensor
+    covariance: Any
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -82,15 +91,12 @@ class GMM(LearnsByStatistics):
         self.covariance = Factors(self.config.rank, J, D) if kind == "factors" else Dense(kind, J, D)
 
     @classmethod
-    def candidates(cls, config: Any, space: Space, records: int) -> list[Any]:
-        """The configs that "auto" stands for: sizes that leave ten records a component, shapes that suit the numbers' count."""
-        counts: list[Any] = [config.components]
-        if config.components == "auto":
-            counts = [size for size in SIZES if size == 1 or 10 * size <= records]
-        kinds = [config.covariance]
-        if config.covariance == "auto":
-            kinds = ["factors", "diag"] if len(Entries(space).numbers) > WIDE else ["full", "tied", "diag", "spherical"]
-        return [replace(config, components=count, covariance=kind) for kind in kinds for count in counts]
+    def shapes(cls, config: Any, space: Space) -> list[Any]:
+        """Covariances of few parameters where there are many numbers, of every dense shape elsewhere."""
+        if config.covariance != "auto":
+            return [config]
+        kinds = ("factors", "diag", "spherical") if len(Entries(space).numbers) > WIDE else KINDS[:4]
+        return [replace(config, covariance=kind) for kind in kinds]
 
     @property
     def freedom(self) -> int:
@@ -116,7 +122,7 @@ class GMM(LearnsByStatistics):
         """The prior on covariances, of the pooled variance shared out over the components."""
         J, D = self.means.shape
         scale = (self.spread + self.noise) / J ** (2 / max(D, 1))
-        return Prior(self.config.prior, scale, self.noise, 1e-12 * self.spread, self.config.jitter / self.scale / self.scale)
+        return Prior(self.config.prior, scale, self.noise, 1e-10 * self.spread, self.config.jitter / self.scale / self.scale)
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets the starting parameters from a random part of the records. Raises BadConfig GMM_K where they are too few."""
@@ -264,7 +270,7 @@ def _resolved(config: Any, space: Space) -> Any:
     for name in ("components", "covariance"):
         if getattr(config, name) == "auto":
             raise BadConfig("CONFIG_AUTO", f"'{name}' is \"auto\", which has to be settled on the data first.",
-                            "Give a value, or choose among GMM.candidates(config, space, records).")
+                            "Give a value, or let `verossim.fit` choose.")
     if config.covariance is not None:
         return config
     return replace(config, covariance="factors" if len(Entries(space).numbers) > WIDE else "full")

@@ -11,11 +11,12 @@ can then vanish, and nothing has to be added to a diagonal by guess.
 """
 
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from . import kernel
+from . import kernel, reference
 from .matrices import exponential, inverse, precision_roots
 from .missing import Conditional
 from .reference import Components
@@ -44,6 +45,8 @@ class Dense(nn.Module):
     Its shape is (J, D, D) for full, (1, D, D) tied, (J, D) diag, (J, 1) spherical; the last two are inverse deviations.
     """
 
+    roots: Tensor
+
     def __init__(self, kind: str, J: int, D: int):
         super().__init__()
         self.kind, self.J, self.D = kind, J, D
@@ -69,16 +72,16 @@ class Dense(nn.Module):
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None, components: Components, precision: str) -> Tensor:
         """log p(x, k), (B, K)."""
-        return kernel.log_joint(numbers, onehots, components, precision)
+        return _kernel(numbers).log_joint(numbers, onehots, components, precision)
 
     def log_density(self, numbers: Tensor, onehots: Tensor | None, components: Components, precision: str) -> Tensor:
         """log p(x), (B,)."""
-        return kernel.log_density(numbers, onehots, components, precision)
+        return _kernel(numbers).log_density(numbers, onehots, components, precision)
 
     def sums(self, numbers: Tensor, onehots: Tensor | None, units: Tensor | None, components: Components, noise: Tensor,
              precision: str) -> dict[str, Tensor]:
         """The E-step's sums by name; `second` is that of x + u, u of variances `noise`."""
-        sums = dict(vars(kernel.sums(numbers, onehots, units, components, precision)))
+        sums = dict(vars(_kernel(numbers).sums(numbers, onehots, units, components, precision)))
         added = sums["count"][:, None] * noise
         sums["second"] = sums["second"] + (added if sums["second"].ndim == 2 else added.diag_embed())
         return sums
@@ -111,9 +114,8 @@ class Dense(nn.Module):
 
     def _rooted(self, covariances: Tensor, floor: Tensor, jitter: Tensor) -> Tensor:
         if covariances.ndim == 3:
-            diagonal = covariances.diagonal(dim1=1, dim2=2)
-            diagonal.copy_(diagonal.maximum(floor) + jitter)
-            return precision_roots(covariances)
+            covariances.diagonal(dim1=1, dim2=2).add_(jitter)
+            return precision_roots(covariances, floor)
         if self.kind == "spherical":
             floor, jitter = floor.mean(dim=0, keepdim=True), jitter.mean(dim=0, keepdim=True)
         return (covariances.maximum(floor) + jitter).rsqrt()
@@ -133,8 +135,7 @@ class Dense(nn.Module):
 
     def place(self, covariances: Tensor) -> None:
         """Sets the covariances: full (J, D, D), tied (1, D, D), diagonal (J, D), spherical (J, 1)."""
-        none = covariances.new_zeros(self.D)
-        self.roots.copy_(self._rooted(covariances.clone(), none, none))
+        self.roots.copy_(precision_roots(covariances) if covariances.ndim == 3 else covariances.rsqrt())
 
     def covariances(self) -> Tensor:
         """The covariances in the shape of `roots`."""
@@ -184,6 +185,11 @@ class Dense(nn.Module):
         diagonal = L.diagonal(dim1=1, dim2=2)
         diagonal.copy_(exponential(diagonal))
         self.roots.copy_(inverse(L).mT)
+
+
+def _kernel(numbers: Tensor) -> ModuleType:
+    """The fast one, unless there is nothing to multiply."""
+    return kernel if numbers.numel() else reference
 
 
 def _triangle(D: int) -> Tensor:

@@ -16,7 +16,8 @@ first is too much, because a component is thin and far from the middle, the seco
 are good enough the cheapest is taken, by operations counted. Large D goes whitened as phi grows out of the cache.
 With D <= 4 and many records one compiled pass (`compiled`, with numba) does it without writing responsibilities anywhere.
 
-Products are float32 or float64; whatever is added up over chunks is float64.
+Products are float32 or float64; whatever is added up over chunks is float64. Inside, logarithms are to base 2: exp2 is three
+times as fast as exp, and thirty times where its result vanishes.
 """
 
 import math
@@ -34,7 +35,8 @@ __all__ = ["Components", "Sums", "log_density", "log_joint", "sums"]
 
 F32, F64 = torch.float32, torch.float64
 TOLERANCE = {F32: 1e-4, F64: 1e-8}  # nats of random error in one log density
-CHUNK_BYTES = 4 << 20  # of the buffers of a chunk: they stay in the second- and third-level cache
+LOG2_E = 1 / math.log(2)
+CHUNK_BYTES = 2 << 20  # of the buffers of a chunk: they stay in the second-level cache
 CHUNK_ROWS = 128, 16_384
 BUILDING = 40.0  # what it takes to write one entry of phi, in operations of a matrix product
 WALKING = 60.0  # the same for the passes over one entry of y
@@ -56,13 +58,14 @@ def sums(numbers: Tensor, onehots: Tensor | None, units: Tensor | None, componen
     form = way.form(components, len(numbers))
     log_likelihood = numbers.new_zeros((), dtype=F64)
     for rows, log_p in _chunks(form, numbers, onehots):
-        log_sum, total = _exponentials(log_p)
+        bits, total = _exponentials(log_p)
+        share = total.reciprocal_()
         if units is None:
-            log_likelihood += log_sum.sum(dtype=F64)
-            log_p.div_(total)
+            log_likelihood += bits.sum(dtype=F64) / LOG2_E
         else:
-            log_likelihood += log_sum.double() @ units[rows].double()
-            log_p.mul_(total.reciprocal_().mul_(units[rows]))
+            log_likelihood += bits.double() @ units[rows].double() / LOG2_E
+            share *= units[rows]
+        log_p *= share
         form.gather(log_p)
     return _checked(form.sums(log_likelihood), numbers, onehots, units, components, way)
 
@@ -72,7 +75,7 @@ def log_joint(numbers: Tensor, onehots: Tensor | None, components: Components, p
     out = numbers.new_empty(len(numbers), len(components.means), dtype=F64)
     for rows, log_p in _chunks(_Way.best(numbers, components, precision, passes=1).form(components, len(numbers)), numbers, onehots):
         out[rows] = log_p.T
-    return out
+    return out.div_(LOG2_E)
 
 
 def log_density(numbers: Tensor, onehots: Tensor | None, components: Components, precision: str = "auto") -> Tensor:
@@ -84,7 +87,7 @@ def log_density(numbers: Tensor, onehots: Tensor | None, components: Components,
         return compiled.log_density(numbers, components, way.dtype, out)
     for rows, log_p in _chunks(way.form(components, len(numbers)), numbers, onehots):
         out[rows] = _exponentials(log_p)[0]
-    return out
+    return out.div_(LOG2_E)
 
 
 class _Form(Protocol):
@@ -93,7 +96,7 @@ class _Form(Protocol):
     rows: int
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
-        """log w_k + log p_k(x) of a chunk, (K, b), in a buffer."""
+        """log2 w_k + log2 p_k(x) of a chunk, (K, b), in a buffer."""
 
     def gather(self, r: Tensor) -> None:
         """Adds the chunk just seen to the sums, by its responsibilities r (K, b)."""
@@ -103,17 +106,17 @@ class _Form(Protocol):
 
 
 def _chunks(form: _Form, numbers: Tensor, onehots: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the records with their log joint (K, b), which the reader may overwrite before it goes on."""
+    """Slices of the records with their log joint (K, b) to base 2, which the reader may overwrite before it goes on."""
     for first in range(0, len(numbers), form.rows):
         rows = slice(first, min(first + form.rows, len(numbers)))
         yield rows, form.log_joint(numbers[rows], None if onehots is None else onehots[rows])
 
 
 def _exponentials(log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum_k p_k, (b,), and sum_k p_k / max_k p_k, (b,); log_p (K, b) becomes p_k / max_k p_k."""
+    """log2 sum_k p_k, (b,), and sum_k p_k / max_k p_k, (b,); log_p (K, b), to base 2, becomes p_k / max_k p_k."""
     top = log_p.amax(dim=0)
-    total = log_p.sub_(top).exp_().sum(dim=0)
-    return total.log().add_(top), total
+    total = log_p.sub_(top).exp2_().sum(dim=0)
+    return total.log2().add_(top), total
 
 
 def _checked(found: Sums, numbers: Tensor, onehots: Tensor | None, units: Tensor | None, components: Components,
@@ -206,7 +209,7 @@ class _Quadratic:
     """theta (K, P) times phi (P, b), feature by feature; see the top of this file.
 
     Products x_i x_j are made `step` values of i at a time, j from the first of them: fewer, larger operations for a few
-    products more. Those with both (i, j) and (j, i) among them share theta.
+    products more. Where both (i, j) and (j, i) are made they share theta.
     """
 
     def __init__(self, components: Components, dtype: torch.dtype, B: int):
@@ -216,20 +219,18 @@ class _Quadratic:
         (K, D), S = m.shape, components.logits.shape[1]
         self.full = R.ndim == 3
         precision = R @ R.mT if self.full else R.square()
-        self.steps = [(i, min(i + max(1, D // 16), D)) for i in range(0, D, max(1, D // 16))] if self.full else []
+        step = max(1, round(math.sqrt(D) / 2))
+        self.steps = [(i, min(i + step, D)) for i in range(0, D, step)] if self.full else []
         if self.full:
-            i, j = (torch.cat(p) for p in zip(*(torch.cartesian_prod(torch.arange(a, z), torch.arange(a, D)).T
-                                                for a, z in self.steps), strict=True))
-            twice = torch.zeros(D, D, dtype=torch.bool)
-            twice[i, j] = True
-            products = precision[:, i, j] * torch.where(twice.T[i, j], -0.5, -1.0)
+            made = torch.arange(D) >= torch.arange(D)[:, None] // step * step
+            self.i, self.j = torch.where(made)
+            products = (precision * torch.where(made.T, -0.5, -1.0))[:, made]
             linear = (precision @ m[:, :, None])[:, :, 0]
-            self.i, self.j = i, j
         else:
             products, linear = -0.5 * precision, precision * m
         constants = _constants(components) - 0.5 * (linear * m).sum(dim=1)
         theta = torch.cat([products, linear, components.logits.clamp(min=NEVER), constants.clamp(min=NEVER)[:, None]], dim=1)
-        self.theta = theta.to(dtype)
+        self.theta = (theta * LOG2_E).to(dtype)
         self.Q, self.D, P = products.shape[1], D, theta.shape[1]
         self.rows = _rows(B, P + 2 * K, dtype)
         self.phi, self.log_p = torch.empty(P, self.rows, dtype=dtype), torch.empty(K, self.rows, dtype=dtype)
@@ -237,7 +238,7 @@ class _Quadratic:
         self.part, self.total = torch.empty(P, K, dtype=dtype), torch.zeros(P, K, dtype=F64)
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
-        """log w_k + log p_k(x) of a chunk, (K, b), in a buffer."""
+        """log2 w_k + log2 p_k(x) of a chunk, (K, b), in a buffer."""
         Q, D, b = self.Q, self.D, len(numbers)
         phi = self.phi[:, :b]
         x = phi[Q:Q + D]
@@ -284,8 +285,8 @@ class _Whitened:
             self.bias = -(R.mT @ m[:, :, None]).reshape(K * D, 1).to(dtype)
         else:
             self.W, self.bias = R[:, :, None].to(dtype), -(R * m)[:, :, None].to(dtype)
-        self.constants = _constants(components).clamp(min=NEVER)[:, None].to(dtype)
-        self.logits = components.logits.clamp(min=NEVER).to(dtype)
+        self.constants = (_constants(components).clamp(min=NEVER)[:, None] * LOG2_E).to(dtype)
+        self.logits = (components.logits.clamp(min=NEVER) * LOG2_E).to(dtype)
         self.rows = _rows(B, 2 * K * (D + 1), dtype)
         self.x, self.log_p = torch.empty(D, self.rows, dtype=dtype), torch.empty(K, self.rows, dtype=dtype)
         self.y, self.z = torch.empty(2, K, D, self.rows, dtype=dtype)
@@ -294,7 +295,7 @@ class _Whitened:
         self.onehots: Tensor | None = None
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
-        """log w_k + log p_k(x) of a chunk, (K, b), in a buffer."""
+        """log2 w_k + log2 p_k(x) of a chunk, (K, b), in a buffer."""
         K, D, _ = self.y.shape
         x, y, z, log_p = (buffer[..., :len(numbers)] for buffer in (self.x, self.y, self.z, self.log_p))
         torch.sub(numbers.T, self.shift[:, None].to(torch.promote_types(numbers.dtype, x.dtype)), out=x)
@@ -304,7 +305,7 @@ class _Whitened:
             torch.add(torch.matmul(self.W.view(K, D, D), x), self.bias.view(K, D, 1), out=y)
         else:
             torch.mul(x, self.W, out=y).add_(self.bias)
-        torch.sum(torch.mul(y, y, out=z), dim=1, out=log_p).mul_(-0.5).add_(self.constants)
+        torch.sum(torch.mul(y, y, out=z), dim=1, out=log_p).mul_(-0.5 * LOG2_E).add_(self.constants)
         self.onehots = None if onehots is None else onehots.T.to(x.dtype)
         return log_p if self.onehots is None else log_p.addmm_(self.logits, self.onehots)
 

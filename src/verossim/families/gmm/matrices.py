@@ -9,26 +9,29 @@ from ...errors import Diverged
 
 __all__ = ["exponential", "inverse", "precision_roots"]
 
-RIDGES = tuple(10.0 ** e for e in range(-15, 2))  # of a correlation matrix that is singular, tried in turn
 
+def precision_roots(covariances: Tensor, floor: Tensor | None = None) -> Tensor:
+    """R (K, D, D) upper triangular with (R R')^-1 = covariances, no smaller than diag(floor) in any direction.
 
-def precision_roots(covariances: Tensor) -> Tensor:
-    """R (K, D, D) upper triangular with (R R')^-1 = covariances, found on the correlations so that units do not matter.
-
-    A singular correlation matrix gets the least ridge that makes it regular. Raises Diverged where values are not finite.
+    In units of the floor, eigenvalues below 1 are raised to 1: that is where the likelihood of a covariance so bounded has
+    its maximum, so EM goes on climbing. floor (D,), or by default 1e-14 of each variance. Raises Diverged where a value is
+    not finite.
     """
-    deviations = covariances.diagonal(dim1=1, dim2=2).sqrt()
-    correlations = covariances / (deviations[:, :, None] * deviations[:, None, :])
-    if not correlations.isfinite().all():
+    variances = covariances.diagonal(dim1=1, dim2=2)
+    units = (variances * 1e-14 if floor is None else floor.expand_as(variances)).sqrt()
+    relative = covariances / (units[:, :, None] * units[:, None, :])
+    if not relative.isfinite().all():
         raise Diverged("DIVERGED", "A covariance left the finite positive numbers.",
                        "Set 'prior' above 0, or look for values far outside the rest.")
-    ridges = torch.zeros_like(deviations)
-    for ridge in RIDGES:
-        L, singular = torch.linalg.cholesky_ex(correlations + ridges.diag_embed())
-        if not singular.any():
-            break
-        ridges[singular > 0] = ridge
-    return inverse(L).mT / deviations[:, :, None]
+    L, singular = torch.linalg.cholesky_ex(relative)
+    L_inverse = inverse(L)
+    # The trace of the inverse bounds every inverse eigenvalue, so most matrices are settled without an eigensystem.
+    thin = (singular > 0) | ~(L_inverse.square().sum(dim=(1, 2)) <= 1)
+    if thin.any():
+        values, vectors = torch.linalg.eigh(relative[thin])
+        raised = vectors * values.clamp(min=1)[:, None, :] @ vectors.mT
+        L_inverse[thin] = inverse(torch.linalg.cholesky_ex(raised).L)
+    return L_inverse.mT / units[:, :, None]
 
 
 def exponential(x: Tensor) -> Tensor:
