@@ -113,6 +113,24 @@ def test_em_never_falls_on_few_records_and_repeated_ones(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_where_em_stops_no_direction_climbs(kind):
+    """The update is the exact maximum, prior and cells included: the objective's slope is zero at its fixed point."""
+    cells = {"widths": (0, 0.7, 0, 0, 0), "simplexes": ((3, 5),)}
+    g = torch.Generator().manual_seed(0)
+    x = torch.cat([blobs(80, 3), torch.eye(2).double()[torch.randint(2, (80,), generator=g)]], dim=1)
+    data = batch(x)
+    family = build(5, None, cells, components=1, covariance=kind, rank=1, prior=7.0)
+    climb(family, data, 300)
+    there = family.coordinates()
+
+    def objective(coordinates: torch.Tensor) -> float:
+        family.move(coordinates)
+        return family.absorb(family.statistics(data))
+    slopes = [(objective(there + e) - objective(there - e)) / 2e-5 for e in 1e-5 * torch.eye(len(there)).double()]
+    assert max(map(abs, slopes)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_em_climbs_into_singular_covariances_where_no_prior_forbids_it(kind):
     x = mixed(40)
     family = build(8, None, {"simplexes": ((5, 8),)}, components=4, covariance=kind, prior=0.0, rank=2, starts=1)
@@ -183,6 +201,11 @@ def test_cells_are_a_bound_on_the_mass_and_a_close_one():
     bound = family.log_prob(centres)
     assert bound.kind == "bound"
     gap = mass.log() - bound.log_prob
+    one = anywhere(build(2, spaces={"widths": (width, 0)}, components=1))
+    u = (torch.rand(2, 400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5) * width
+    plain = MultivariateNormal(one.means[0], one.moments()[2][0])
+    jensen = plain.log_prob(torch.stack([u[0], torch.zeros(400_000)], dim=1)).mean() + math.log(width)
+    assert float(one.log_prob(torch.zeros(1, 2).double()).log_prob) == pytest.approx(float(jensen), abs=1e-3)
     likely = mass > 1e-6
     assert gap[likely].min() > -1e-9
     assert float((mass * gap)[likely].sum()) < 0.02
@@ -295,6 +318,22 @@ def test_completion_is_the_conditional_in_closed_form(kind):
     np.testing.assert_allclose(draws.T @ draws / 40_000, second, atol=0.05 * float(second.abs().max()))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_of_one_record_hold_the_conditional_covariance(kind):
+    family = anywhere(build(4, components=2, covariance=kind, rank=2))
+    x = blobs(1, 4)
+    x[0, 1] = x[0, 3] = math.nan
+    o, m = [0, 2], [1, 3]
+    sums = family.statistics(batch(x))
+    for k, S in enumerate(matrices(family)):
+        mean = sums["first"][k] / sums["count"][k]
+        second = sums["second"][k] / sums["count"][k]
+        C = torch.zeros(4, 4).double()
+        C[np.ix_(m, m)] = S[m][:, m] - S[m][:, o] @ S[o][:, o].inverse() @ S[o][:, m]
+        expected = mean[:, None] * mean + C
+        np.testing.assert_allclose(second, expected if second.ndim == 2 else expected.diagonal(), atol=1e-9)
+
+
 def test_completed_categories_are_the_likeliest_and_in_proportion():
     family = anywhere(build(4, spaces={"simplexes": ((1, 4),)}, components=2))
     x = torch.tensor([[0.4, math.nan, math.nan, math.nan]]).double()
@@ -352,6 +391,15 @@ def test_sample_seven_is_sample_seven_in_any_batch(kind):
     whole = family.sample(Noise(5, 400), y)
     for first, last in ((0, 1), (7, 8), (7, 40), (100, 400)):
         assert torch.equal(family.sample(Noise(5, last - first, first), y[first:last]), whole[first:last])
+
+
+def test_samples_are_the_same_beyond_one_block_of_work():
+    family = anywhere(build(2, components=3))
+    many = family.sample(Noise(5, 140_000))
+    assert torch.equal(family.sample(Noise(5, 100, 139_900)), many[-100:])
+    noise = Noise(5, 140_000)
+    family.sample(noise)
+    assert not torch.equal(family.sample(noise), many)
 
 
 @pytest.mark.parametrize("kind", KINDS)

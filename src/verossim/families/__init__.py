@@ -21,7 +21,7 @@ class Family(nn.Module, ABC):
 
     Config: ClassVar[type]
     accepts: ClassVar[tuple[type, ...]]
-    likelihood: ClassVar[Literal["exact", "bound", "estimate", "none"]]
+    likelihood: Literal["exact", "bound", "estimate", "none"]
 
     def __init__(self, config: Any, space: Space, condition: Space | None):
         super().__init__()

@@ -39,6 +39,7 @@ from .journal import Journal
 __all__ = ["History", "InMemory", "Learning", "Split", "begin", "learn", "subsample"]
 
 START_RECORDS = 20_000  # enough to place components; more only costs time
+START_NUMBERS = 1 << 22  # and so many numbers in them, however wide the records are
 GROWTH = 4.0  # of the longest jump allowed, Varadhan and Roland's choice
 ROUNDING = 1e-10  # gains below this share of the objective cannot tell a good jump from a bad one
 FORGETTING = 0.7  # exponent of the stepwise step; (0.5, 1] converges
@@ -120,7 +121,8 @@ def subsample(split: Split, seed: int, most: int = START_RECORDS) -> Batch:
 def begin(family: LearnsByStatistics, split: Split, seed: int, engine: Engine = Engine()) -> None:
     """Sets the family's starting parameters from a random part of the records; the same on every rank."""
     if engine.first:
-        batch = subsample(split, seed)
+        components = vars(family.config).get("components", 1)
+        batch = subsample(split, seed, min(START_RECORDS, max(START_NUMBERS // family.space.dims, 100 * components)))
         family.start(batch, Noise(seed, len(batch.x)))
     family.load_state_dict(engine.share(dict(family.state_dict())))
 

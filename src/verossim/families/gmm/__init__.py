@@ -18,7 +18,7 @@ whose own EM adds delta^2 / 12 to the second moments. So constant entries never 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class GMM(LearnsByStatistics):
     """
 
     accepts = (Continuous,)
-    likelihood = "exact"
+    likelihood: Literal["exact", "bound", "estimate", "none"] = "exact"
     log_classes: Tensor
     log_weights: Tensor
     means: Tensor
@@ -75,10 +75,11 @@ class GMM(LearnsByStatistics):
         precision: str = knob("auto", "of the products; auto: that of the data", choices=("auto", "float32", "float64"))
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
-        super().__init__(_resolved(config, space), space, condition)
+        entries = Entries(space)
+        super().__init__(_resolved(config, entries), space, condition)
         if condition is not None and (not isinstance(condition, Discrete) or condition.shape != ()):
             raise Incompatible("SPACE", "A mixture is conditioned on one label, a Discrete space of shape ().")
-        self.entries = Entries(space)
+        self.entries = entries
         K, C = self.config.components, condition.vocabulary if condition is not None else 1
         J, D, S = C * K, len(self.entries.numbers), len(self.entries.onehots)
         self.likelihood = "bound" if self.entries.cells.any() else "exact"
@@ -265,7 +266,7 @@ class GMM(LearnsByStatistics):
 MEMBER = GMM
 
 
-def _resolved(config: Any, space: Space) -> Any:
+def _resolved(config: Any, entries: Entries) -> Any:
     """The config with nothing left open. Raises BadConfig where it says "auto", which only data can settle."""
     for name in ("components", "covariance"):
         if getattr(config, name) == "auto":
@@ -273,7 +274,7 @@ def _resolved(config: Any, space: Space) -> Any:
                             "Give a value, or let `verossim.fit` choose.")
     if config.covariance is not None:
         return config
-    return replace(config, covariance="factors" if len(Entries(space).numbers) > WIDE else "full")
+    return replace(config, covariance="factors" if len(entries.numbers) > WIDE else "full")
 
 
 def _logarithm(p: Tensor) -> Tensor:

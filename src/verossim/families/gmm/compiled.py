@@ -55,10 +55,8 @@ def sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: t
     _shared_out(run, len(slabs))
     total = torch.from_numpy(found.sum(axis=0))
     second = total[:, 1 + D:].view(K, D, D)
-    if components.roots.ndim == 2:
-        second = second.diagonal(dim1=1, dim2=2)
-    else:
-        second = second.tril() + second.tril(-1).mT
+    full = components.roots.ndim == 3
+    second = second.tril() + second.tril(-1).mT if full else second.diagonal(dim1=1, dim2=2)
     return total[:, 0], total[:, 1:1 + D], second, torch.tensor(log_likelihood.sum())
 
 
@@ -114,7 +112,8 @@ def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
 def _exponentials(x: Array, whole: Array, power: Array, e: Array, bits: Array) -> None:
     """exp(x) in place, for x (b,) <= 0: 2^n exp(rest), n = round(x / ln 2). whole, power (b,): room to work."""
     least, per, magic, ln2 = e[0], e[1], e[2], e[3]
-    a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11 = e[4], e[5], e[6], e[7], e[8], e[9], e[10], e[11], e[12], e[13], e[14], e[15]
+    a0, a1, a2, a3, a4, a5 = e[4], e[5], e[6], e[7], e[8], e[9]
+    a6, a7, a8, a9, a10, a11 = e[10], e[11], e[12], e[13], e[14], e[15]
     bias, place = bits[0], bits[1]
     whole_bits, power_bits = whole.view(bits.dtype), power.view(bits.dtype)
     for i in range(len(x)):

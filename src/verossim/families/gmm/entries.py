@@ -8,7 +8,8 @@ in its squares.
 import torch
 from torch import Tensor
 
-from ...spaces import Continuous
+from ...errors import Incompatible
+from ...spaces import Continuous, Space
 
 __all__ = ["Entries", "fitting_scale"]
 
@@ -22,7 +23,9 @@ class Entries:
     cells (D,) float64 width of each number's cell, 0 where it is real.
     """
 
-    def __init__(self, space: Continuous):
+    def __init__(self, space: Space):
+        if not isinstance(space, Continuous):
+            raise Incompatible("SPACE", f"A mixture learns Continuous spaces, not {type(space).__name__}.")
         taken = [position for first, last in space.simplexes for position in range(first, last)]
         self.shape, self.dims, self.levels = space.shape, space.dims, space.levels
         self.onehots = torch.tensor(taken, dtype=torch.int64)
@@ -48,7 +51,8 @@ class Entries:
     def missing(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
         """Which numbers and which blocks are unknown, (B, D + blocks) bool; a block is unknown as a whole."""
         unknown = [numbers.isnan()]
-        unknown += [onehots[:, first:last].isnan().any(dim=1, keepdim=True) for first, last in self.blocks]
+        if onehots is not None:
+            unknown += [onehots[:, first:last].isnan().any(dim=1, keepdim=True) for first, last in self.blocks]
         return torch.cat(unknown, dim=1)
 
     def known(self, unknown: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ class Woodbury:
 class Factors(nn.Module):
     """Covariances of J components over D numbers by q factors: the buffers `loadings` (J, D, q) and `psi` (J, D)."""
 
-    kind = "factors"
+    loadings: Tensor
+    psi: Tensor
 
     def __init__(self, rank: int, J: int, D: int):
         super().__init__()

@@ -38,9 +38,12 @@ TOLERANCE = {F32: 1e-4, F64: 1e-8}  # nats of random error in one log density
 LOG2_E = 1 / math.log(2)
 CHUNK_BYTES = 2 << 20  # of the buffers of a chunk: they stay in the second-level cache
 CHUNK_ROWS = 128, 16_384
-BUILDING = 40.0  # what it takes to write one entry of phi, in operations of a matrix product
+FLUSH_ROWS = 2048  # after so many records sums of products move over to float64
+BUILDING, SPILLED = 40.0, 100.0  # what one entry of phi takes, in operations of a matrix product: in the cache, and beyond
 WALKING = 60.0  # the same for the passes over one entry of y
-COMPILED_ROWS, COMPILED_D = 100_000, 4  # fewer records do not repay loading the compiler
+IN_CACHE, AT_MOST = 1 << 13, 1 << 15  # entries of phi: beyond the second they take too much memory
+COMPILED_ROWS, COMPILED_D = 1 << 17, 4  # fewer records do not repay loading the compiler
+GROWTH_ENTRIES = 1 << 22  # of the matrices that are looked at in one go
 EXACT_ROWS = 256  # this few are done in float64, centred, without a thought
 NEVER = -1e30  # nats: stands for log 0, which may not meet the zeros of a product
 
@@ -73,7 +76,8 @@ def sums(numbers: Tensor, onehots: Tensor | None, units: Tensor | None, componen
 def log_joint(numbers: Tensor, onehots: Tensor | None, components: Components, precision: str = "auto") -> Tensor:
     """log w_k + log p_k(x), (B, K) float64; arguments as for `sums`."""
     out = numbers.new_empty(len(numbers), len(components.means), dtype=F64)
-    for rows, log_p in _chunks(_Way.best(numbers, components, precision, passes=1).form(components, len(numbers)), numbers, onehots):
+    form = _Way.best(numbers, components, precision, passes=1).form(components, len(numbers))
+    for rows, log_p in _chunks(form, numbers, onehots):
         out[rows] = log_p.T
     return out.div_(LOG2_E)
 
@@ -148,7 +152,8 @@ class _Way:
             dtypes = ({"float32": F32, "float64": F64}[precision],)
         full = components.roots.ndim == 3
         P = D * (D + 1) // 2 if full else D
-        work = {True: P * (2 * K * passes + BUILDING), False: K * D * passes * (2 * D * full + WALKING)}
+        work = {True: P * (2 * K * passes + (BUILDING if P <= IN_CACHE else SPILLED)) if P <= AT_MOST else math.inf,
+                False: K * D * passes * (2 * D * full + WALKING)}
         growth = dict(zip((True, False), _growth(components), strict=True))
         ways = [(work[quadratic] * dtype.itemsize, _Way(quadratic, dtype, B, D)) for dtype in dtypes for quadratic in work
                 if growth[quadratic] * torch.finfo(dtype).eps / 2 <= TOLERANCE[dtype]]
@@ -166,9 +171,13 @@ class _Way:
 def _growth(components: Components) -> tuple[float, float]:
     """How much the roundoff of one product is grown in a log density: by the quadratic and by the whitened form."""
     R, m = components.roots, components.means - components.shift
+    K, D = m.shape
     if R.ndim == 2:
         energy = R.square() * m.square() + 1
         return float(energy.square().sum(dim=1).sqrt().max()), float(energy.sum(dim=1).sqrt().max())
+    if (some := max(1, GROWTH_ENTRIES // max(1, D * D))) < K:  # a few matrices at a time
+        pairs = [_growth(components.part(slice(k, k + some))) for k in range(0, K, some)]
+        return max(q for q, _ in pairs), max(w for _, w in pairs)
     variances = _deviations(R).square().sum(dim=2)
     s = variances.sqrt()
     sizes = m.abs()[:, :, None] * m.abs()[:, None, :] + s[:, :, None] * s[:, None, :]
@@ -216,7 +225,7 @@ class _Quadratic:
         self.shift = components.shift.to(dtype).double()  # the point that x is really taken about
         self.slip = self.shift - components.shift
         m, R = components.means - self.shift, components.roots
-        (K, D), S = m.shape, components.logits.shape[1]
+        K, D = m.shape
         self.full = R.ndim == 3
         precision = R @ R.mT if self.full else R.square()
         step = max(1, round(math.sqrt(D) / 2))
@@ -235,7 +244,8 @@ class _Quadratic:
         self.rows = _rows(B, P + 2 * K, dtype)
         self.phi, self.log_p = torch.empty(P, self.rows, dtype=dtype), torch.empty(K, self.rows, dtype=dtype)
         self.phi[-1] = 1
-        self.part, self.total = torch.empty(P, K, dtype=dtype), torch.zeros(P, K, dtype=F64)
+        self.part, self.total = torch.zeros(P, K, dtype=dtype), torch.zeros(P, K, dtype=F64)
+        self.pending = 0  # records in `part` that are not yet in `total`
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
         """log2 w_k + log2 p_k(x) of a chunk, (K, b), in a buffer."""
@@ -256,10 +266,20 @@ class _Quadratic:
 
     def gather(self, r: Tensor) -> None:
         """Adds the chunk just seen to the sums, by its responsibilities r (K, b)."""
-        self.total += torch.mm(self.phi[:, :r.shape[1]], r.T, out=self.part)
+        b = r.shape[1]
+        self.part.addmm_(self.phi[:, :b], r.T, beta=float(self.pending > 0))
+        self.pending += b
+        if self.pending >= FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.total += self.part
+        self.pending = 0
 
     def sums(self, log_likelihood: Tensor) -> Sums:
         """What was gathered."""
+        if self.pending:
+            self._flush()
         total, Q, D = self.total.T, self.Q, self.D
         count, products = total[:, -1].clone(), total[:, :Q]
         second = products
@@ -272,7 +292,7 @@ class _Quadratic:
 
 
 class _Whitened:
-    """y = R_k'x - R_k'm_k for all components in one product; S_k = L_k (sum r y y') L_k' + what the centre adds, L_k = R_k^-T."""
+    """y = R_k'x - R_k'm_k for all components in one product; sums of r, r y, r y y' are brought back to x at the end."""
 
     def __init__(self, components: Components, dtype: torch.dtype, B: int):
         self.components = components
@@ -289,20 +309,19 @@ class _Whitened:
         self.logits = (components.logits.clamp(min=NEVER) * LOG2_E).to(dtype)
         self.rows = _rows(B, 2 * K * (D + 1), dtype)
         self.x, self.log_p = torch.empty(D, self.rows, dtype=dtype), torch.empty(K, self.rows, dtype=dtype)
-        self.y, self.z = torch.empty(2, K, D, self.rows, dtype=dtype)
+        self.K, self.D = K, D
+        self.buffers = torch.empty(2, K * D * self.rows, dtype=dtype)
         self.count, self.first, self.categories = (torch.zeros(shape, dtype=F64) for shape in ((K,), (K, D), (K, S)))
         self.second = torch.zeros(R.shape, dtype=F64)
         self.onehots: Tensor | None = None
 
     def log_joint(self, numbers: Tensor, onehots: Tensor | None) -> Tensor:
         """log2 w_k + log2 p_k(x) of a chunk, (K, b), in a buffer."""
-        K, D, _ = self.y.shape
-        x, y, z, log_p = (buffer[..., :len(numbers)] for buffer in (self.x, self.y, self.z, self.log_p))
+        b = len(numbers)
+        x, log_p, (y, z) = self.x[:, :b], self.log_p[:, :b], self._yz(b)
         torch.sub(numbers.T, self.shift[:, None].to(torch.promote_types(numbers.dtype, x.dtype)), out=x)
-        if self.full and y.is_contiguous():
-            torch.addmm(self.bias, self.W, x, out=y.view(K * D, -1))
-        elif self.full:
-            torch.add(torch.matmul(self.W.view(K, D, D), x), self.bias.view(K, D, 1), out=y)
+        if self.full:
+            torch.addmm(self.bias, self.W, x, out=y.view(self.K * self.D, b))
         else:
             torch.mul(x, self.W, out=y).add_(self.bias)
         torch.sum(torch.mul(y, y, out=z), dim=1, out=log_p).mul_(-0.5 * LOG2_E).add_(self.constants)
@@ -311,13 +330,18 @@ class _Whitened:
 
     def gather(self, r: Tensor) -> None:
         """Adds the chunk just seen to the sums, by its responsibilities r (K, b)."""
-        y, z = (buffer[..., :r.shape[1]] for buffer in (self.y, self.z))
+        y, z = self._yz(r.shape[1])
         torch.mul(y, r[:, None, :], out=z)
         self.count += r.sum(dim=1)
         self.first += z.sum(dim=2)
         self.second += torch.bmm(z, y.mT) if self.full else z.mul_(y).sum(dim=2)
         if self.onehots is not None:
             self.categories += r @ self.onehots.T
+
+    def _yz(self, b: int) -> tuple[Tensor, Tensor]:
+        """The buffer of y and one of its size, (K, D, b)."""
+        y, z = self.buffers[:, :self.K * self.D * b].view(2, self.K, self.D, b)
+        return y, z
 
     def sums(self, log_likelihood: Tensor) -> Sums:
         """What was gathered, brought back from y to x - shift."""

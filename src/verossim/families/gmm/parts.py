@@ -23,27 +23,23 @@ class Part:
 
     components: the slice of components that may explain them. label: their class, -1 unknown.
     numbers (b, o): the observed ones; onehots (b, S): zeros in unknown blocks, or None where the space has none.
-    observed (D,) bool and unknown (blocks,) bool, both None for whole records.
+    observed (D,) bool, unknown (blocks,) bool: which numbers are there, and which blocks are not; whole: nothing is unknown.
     """
 
-    rows: Tensor | slice
+    rows: Any
     components: slice
     label: int
     numbers: Tensor
     onehots: Tensor | None
-    observed: Tensor | None
-    unknown: Tensor | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether no number is unknown."""
-        return self.observed is None
+    observed: Tensor
+    unknown: Tensor
+    whole: bool
 
     def prepared(self, covariance: Any, mixture: Any, noise: Tensor) -> tuple[Any, Any, Tensor]:
         """The conditional of what is unknown (None for whole records), the components of what is observed, and the
         variances of dequantisation of what is observed."""
         components = mixture.part(self.components)
-        if self.observed is None:
+        if self.whole:
             return None, covariance.dequantised(components, noise), noise
         conditional = covariance.conditional(components, self.observed)
         noise = noise[self.observed]
@@ -52,23 +48,24 @@ class Part:
 
 def parts(entries: Entries, numbers: Tensor, onehots: Tensor | None, labels: Tensor | None, K: int, J: int) -> Iterator[Part]:
     """The pieces of a batch of numbers (B, D) and one-hot entries (B, S) with labels (B,) in [-1, J / K), or None."""
+    none = torch.zeros(numbers.shape[1] + len(entries.blocks), dtype=torch.bool)
     for rows, components, label in _by_class(labels, K, J):
         x, s = numbers[rows], None if onehots is None else onehots[rows]
         if not (x.sum().isnan() or (s is not None and s.sum().isnan())):
-            yield Part(rows, components, label, x, s, None, None)
+            yield _part(rows, components, label, x, s, none)
             continue
-        D = x.shape[1]
         for among, lacking in patterns(entries.missing(x, s)):
-            observed, unknown = ~lacking[:D], lacking[D:]
-            kept = None if s is None else torch.where(entries.known(unknown), s[among], 0.0)
-            chosen = among if isinstance(rows, slice) else rows[among]
-            if lacking.any():
-                yield Part(chosen, components, label, x[among][:, observed], kept, observed, unknown)
-            else:
-                yield Part(chosen, components, label, x[among], kept, None, None)
+            kept = None if s is None else torch.where(entries.known(lacking[x.shape[1]:]), s[among], 0.0)
+            yield _part(among if isinstance(rows, slice) else rows[among], components, label, x[among], kept, lacking)
 
 
-def _by_class(labels: Tensor | None, K: int, J: int) -> Iterator[tuple[Tensor | slice, slice, int]]:
+def _part(rows: Any, components: slice, label: int, x: Tensor, s: Tensor | None, lacking: Tensor) -> Part:
+    D = x.shape[1]
+    whole = not lacking.any()
+    return Part(rows, components, label, x if whole else x[:, ~lacking[:D]], s, ~lacking[:D], lacking[D:], whole)
+
+
+def _by_class(labels: Tensor | None, K: int, J: int) -> Iterator[tuple[Any, slice, int]]:
     if labels is None or (labels < 0).all():
         yield slice(None), slice(0, J), -1
         return

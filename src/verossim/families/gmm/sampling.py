@@ -80,12 +80,12 @@ class _Maker:
     def place(self, z: Tensor, k: int, out: Tensor) -> None:
         """mu_k + L_k z into out (n * TILE, D), and + sqrt(psi_k) e where there is a diagonal part besides."""
         n, D = len(z), out.shape[1]
-        if self.turns is None:
-            torch.addcmul(self.means[k], z, self.stretches[k], out=out)
-            return
-        turn = self.turns[k]
-        factors = _padded((z if self.stretches is None else z[:, D:]).reshape(n // TILE, TILE, -1), rows=False)
-        torch.add(torch.bmm(factors, turn.expand(len(factors), *turn.shape)).view(n, -1)[:, :D], self.means[k], out=out)
+        if self.turns is not None:
+            turn = self.turns[k]
+            factors = _padded((z if self.stretches is None else z[:, D:]).reshape(n // TILE, TILE, -1), rows=False)
+            torch.add(torch.bmm(factors, turn.expand(len(factors), *turn.shape)).view(n, -1)[:, :D], self.means[k], out=out)
+        else:
+            out.copy_(self.means[k].expand_as(out))
         if self.stretches is not None:
             out.addcmul_(z[:, :D], self.stretches[k])
 
@@ -139,7 +139,7 @@ def completed(family: Any, x: Tensor, labels: Tensor | None, noise: Noise | None
             values = entries.gridded(values, family.anchor)
         numbers[part.rows[:, None], unknown] = values[:, unknown].to(numbers.dtype)
         for i, (first, last) in enumerate(entries.blocks):
-            if part.unknown[i]:
+            if onehots is not None and part.unknown[i]:
                 p = family.logits[part.components, first:last].exp()
                 which = (r @ p).argmax(dim=1) if chosen is None else \
                     chosen_category(p[chosen].cumsum(dim=1), u[part.rows, 1 + i])
