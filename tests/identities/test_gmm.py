@@ -120,7 +120,7 @@ def test_where_em_stops_no_direction_climbs(kind):
     x = torch.cat([blobs(80, 3), torch.eye(2).double()[torch.randint(2, (80,), generator=g)]], dim=1)
     data = batch(x)
     family = build(5, None, cells, components=1, covariance=kind, rank=1, prior=7.0)
-    climb(family, data, 300)
+    climb(family, data, 2_000 if kind == "factors" else 5)
     there = family.coordinates()
 
     def objective(coordinates: torch.Tensor) -> float:
@@ -202,10 +202,10 @@ def test_cells_are_a_bound_on_the_mass_and_a_close_one():
     assert bound.kind == "bound"
     gap = mass.log() - bound.log_prob
     one = anywhere(build(2, spaces={"widths": (width, 0)}, components=1))
-    u = (torch.rand(2, 400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5) * width
+    u = ((torch.arange(2_000, dtype=torch.float64) + 0.5) / 2_000 - 0.5) * width
     plain = MultivariateNormal(one.means[0], one.moments()[2][0])
-    jensen = plain.log_prob(torch.stack([u[0], torch.zeros(400_000)], dim=1)).mean() + math.log(width)
-    assert float(one.log_prob(torch.zeros(1, 2).double()).log_prob) == pytest.approx(float(jensen), abs=1e-3)
+    jensen = plain.log_prob(torch.stack([u, torch.zeros(2_000)], dim=1)).mean() + math.log(width)
+    assert float(one.log_prob(torch.zeros(1, 2).double()).log_prob) == pytest.approx(float(jensen), abs=1e-6)
     likely = mass > 1e-6
     assert gap[likely].min() > -1e-9
     assert float((mass * gap)[likely].sum()) < 0.02

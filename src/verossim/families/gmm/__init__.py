@@ -26,7 +26,7 @@ from torch import Tensor
 from ...config import knob
 from ...errors import BadConfig, Incompatible
 from ...seeds import Noise
-from ...spaces import Batch, Continuous, Discrete, Likelihood, Space
+from ...spaces import Batch, Continuous, Discrete, Kind, Likelihood, Space
 from .. import LearnsByStatistics
 from .covariance import Dense, Prior
 from .entries import Entries
@@ -82,7 +82,8 @@ class GMM(LearnsByStatistics):
         self.entries = entries
         K, C = self.config.components, condition.vocabulary if condition is not None else 1
         J, D, S = C * K, len(self.entries.numbers), len(self.entries.onehots)
-        self.likelihood = "bound" if self.entries.cells.any() else "exact"
+        self.kind: Kind = "bound" if self.entries.cells.any() else "exact"
+        self.likelihood = self.kind
         zeros = {"log_classes": (C,), "log_weights": (C, K), "means": (J, D), "logits": (J, S), "shift": (D,), "anchor": (D,)}
         for name, shape in zeros.items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
@@ -215,7 +216,7 @@ class GMM(LearnsByStatistics):
     def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Likelihood:
         """log p(x), or log p(x | y) where the condition is a class, (B,); exact, or a bound where the space has cells."""
         log_p = self._each(x, condition, self._log_density, 1)[:, 0]
-        return Likelihood(log_p, self.likelihood, self.space.coordinates)
+        return Likelihood(log_p, self.kind, self.space.coordinates)
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, dtype: torch.dtype = torch.float32,
                **knobs: Any) -> Iterator[Tensor]:

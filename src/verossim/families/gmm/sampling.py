@@ -8,6 +8,7 @@ A matrix product may round a row differently in a larger matrix. So that a sampl
 are made of equal tiles, padded to whole vector registers.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy
@@ -27,13 +28,14 @@ def drawn(family: Any, noise: Noise, labels: Tensor | None, dtype: torch.dtype) 
     """Samples (B, *event), one for each stream, of the classes `labels` (B,) or of any where None or -1."""
     maker = _Maker(family, dtype)
     block = max(NUMBERS // max(maker.draws, 1), 2 * TILE * len(maker.means))
+    blocks = [slice(first, min(first + block, len(noise))) for first in range(0, len(noise), block)]
+    streams = [noise.part(rows.start, rows.stop) for rows in blocks]
     x = torch.empty(len(noise), *family.space.shape, dtype=dtype)
-    for first in range(0, len(noise), block):
-        rows = slice(first, min(first + block, len(noise)))
-        part = noise.part(rows.start, rows.stop)
-        x[rows] = maker.draw(part, None if labels is None else labels[rows])
-        spent = part.drawn
-    noise.drawn = spent if len(noise) else noise.drawn
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        given = (None if labels is None else labels[rows] for rows in blocks)
+        for rows, made in zip(blocks, pool.map(maker.draw, streams, given), strict=True):
+            x[rows] = made
+    noise.drawn = max((part.drawn for part in streams), default=noise.drawn)
     return x
 
 
