@@ -56,7 +56,7 @@ def steps(x: torch.Tensor, components: Components, updates: int, sums=kernel.sum
 @pytest.mark.parametrize(("D", "K", "full", "S"), [(1, 1, True, 0), (3, 5, True, 4), (17, 3, True, 0), (40, 4, True, 2),
                                                    (5, 6, False, 3), (1, 2, False, 0), (0, 3, True, 5), (0, 2, False, 2)])
 def test_every_form_gives_the_sums_of_the_reference(monkeypatch, quadratic, dtype, D, K, full, S):
-    numbers, onehots, components = mixture(700, D, K, full, S)
+    numbers, onehots, components = mixture(700, D, K, full, S, offset=1e3)
     units = torch.rand(700, generator=torch.Generator().manual_seed(1), dtype=F64) * 3
     monkeypatch.setattr(kernel, "CHUNK_ROWS", (1, 300))  # three chunks, the last one short
     monkeypatch.setattr(kernel, "FLUSH_ROWS", 400)
@@ -152,6 +152,15 @@ def test_float32_is_used_where_it_is_enough_and_float64_data_stay_float64():
     assert best(numbers, far, "auto", 2) != best(numbers, components, "auto", 2)
     double = kernel.log_density(numbers.double(), None, components)
     assert torch.allclose(double, reference.log_density(numbers, None, components), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("thin", [1e-3, 1e-6])
+def test_float64_is_centred_where_its_squares_would_cancel(thin):
+    numbers, _, components = mixture(1000, 4, 2)
+    x = (numbers.double() - components.means[0]) * thin + components.means[0]
+    components = replace(components, roots=components.roots / thin)
+    error = kernel.log_density(x, None, components) - reference.log_density(x, None, components)
+    assert float(error.abs().max()) < 1e-7
 
 
 @pytest.mark.parametrize("D", [2, 5])

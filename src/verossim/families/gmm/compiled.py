@@ -94,7 +94,7 @@ def _parameters(components: Components, dtype: torch.dtype) -> tuple[Any, ...]:
     diagonal = R.diagonal(dim1=1, dim2=2) if full else R
     constants = components.log_weights - 0.5 * R.shape[1] * math.log(2 * math.pi) + diagonal.log().sum(dim=1)
     shift = components.shift.to(dtype).double()
-    arrays = components.means - shift, R.mT if full else R.diag_embed(), constants.clamp(min=-1e30)
+    arrays = components.means - shift, R.mT if full else R.diag_embed(), constants
     return (shift.numpy(), *(a.to(dtype).contiguous().numpy() for a in arrays), full, EXP[dtype], BITS[dtype])
 
 

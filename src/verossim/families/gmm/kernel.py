@@ -238,7 +238,7 @@ class _Quadratic:
         else:
             products, linear = -0.5 * precision, precision * m
         constants = _constants(components) - 0.5 * (linear * m).sum(dim=1)
-        theta = torch.cat([products, linear, components.logits.clamp(min=NEVER), constants.clamp(min=NEVER)[:, None]], dim=1)
+        theta = torch.cat([products, linear, components.logits.clamp(min=NEVER), constants[:, None]], dim=1)
         self.theta = (theta * LOG2_E).to(dtype)
         self.Q, self.D, P = products.shape[1], D, theta.shape[1]
         self.rows = _rows(B, P + 2 * K, dtype)
@@ -305,7 +305,7 @@ class _Whitened:
             self.bias = -(R.mT @ m[:, :, None]).reshape(K * D, 1).to(dtype)
         else:
             self.W, self.bias = R[:, :, None].to(dtype), -(R * m)[:, :, None].to(dtype)
-        self.constants = (_constants(components).clamp(min=NEVER)[:, None] * LOG2_E).to(dtype)
+        self.constants = (_constants(components)[:, None] * LOG2_E).to(dtype)
         self.logits = (components.logits.clamp(min=NEVER) * LOG2_E).to(dtype)
         self.rows = _rows(B, 2 * K * (D + 1), dtype)
         self.x, self.log_p = torch.empty(D, self.rows, dtype=dtype), torch.empty(K, self.rows, dtype=dtype)
