@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from verossim.families.gmm import compiled, kernel, reference
+from verossim.families.gmm import compiled, forms, kernel, reference
 from verossim.families.gmm.reference import Components, Sums
 
 F32, F64 = torch.float32, torch.float64
@@ -58,8 +58,8 @@ def steps(x: torch.Tensor, components: Components, updates: int, sums=kernel.sum
 def test_every_form_gives_the_sums_of_the_reference(monkeypatch, quadratic, dtype, D, K, full, S):
     numbers, onehots, components = mixture(700, D, K, full, S, offset=1e3)
     units = torch.rand(700, generator=torch.Generator().manual_seed(1), dtype=F64) * 3
-    monkeypatch.setattr(kernel, "CHUNK_ROWS", (1, 300))  # three chunks, the last one short
-    monkeypatch.setattr(kernel, "FLUSH_ROWS", 400)
+    monkeypatch.setattr(forms, "CHUNK_ROWS", (1, 300))  # three chunks, the last one short
+    monkeypatch.setattr(kernel, "SLAB_ROWS", 400)
     monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(quadratic, dtype, 700, D)))
     near = 3e-6 if dtype == F32 else 1e-12
     for weights in (None, units):
@@ -87,7 +87,7 @@ def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_thre
         assert apart(found, reference.sums(numbers, None, weights, components)) < near
     density = kernel.log_density(numbers, None, components)
     assert torch.allclose(density, reference.log_density(numbers, None, components), rtol=0, atol=20 * near)
-    monkeypatch.setattr(compiled.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     again = kernel.sums(numbers, None, units, components)
     assert all(torch.equal(getattr(again, name), getattr(found, name)) for name in NAMES)
 

@@ -39,7 +39,7 @@ __all__ = ["GMM", "MEMBER"]
 
 NEVER = -1e4  # the log of a probability of zero: finite, so that nothing it is multiplied by becomes NaN
 WIDE = 50  # more numbers than this take covariances of low rank where nothing is said
-CHUNK = 1 << 16  # records scored at a time
+CHUNK = 1 << 18, 1 << 24  # records scored at a time, and numbers in them
 KINDS = ("full", "tied", "diag", "spherical", "factors")
 
 
@@ -231,8 +231,10 @@ class GMM(LearnsByStatistics):
         """What `verb` says of each record, (B, width), a chunk of records at a time."""
         out = torch.zeros(len(x), width, dtype=torch.float64)
         J, K, mixture = len(self.means), self.log_weights.shape[1], self.mixture()
-        for first in range(0, len(x), CHUNK):
-            rows = slice(first, first + CHUNK)
+        records, numbers_most = CHUNK
+        step = max(1, min(records, numbers_most // max(width, self.space.dims)))
+        for first in range(0, len(x), step):
+            rows = slice(first, first + step)
             numbers, onehots = self.entries.split(x[rows])
             given = None if labels is None else labels[rows]
             for part in parts(self.entries, self.inner(numbers), onehots, given, K, J):

@@ -5,13 +5,12 @@ every inner loop runs over records and becomes vector instructions:
 
     y = R_k'(x - mu_k)     log p_k = c_k - |y|^2 / 2     r_k = p_k / sum_j p_j     sums of r, r y, r y y'
 
-Slabs depend on the number of records alone and are added up in order, in float64: results do not depend on the threads.
+The compiled pass holds no lock, so slabs run on threads side by side; what is added up over blocks is float64.
 Import this module only where numba is there.
 """
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -20,13 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .forms import constants
 from .reference import Components
+from .slabs import over_slabs, slabs
 
 __all__ = ["log_density", "sums"]
 
 SLAB = 1 << 14  # records
 BLOCK = 512  # records: the buffers of a block are a few KiB a component
 Array = NDArray[Any]
+NONE = np.empty(0)
 
 #: exp: below the first it is 0; then 1 / ln 2, a number that adding and taking away rounds to whole, -ln 2, Taylor's 1 / n!.
 #: Constants come as arrays of the type that is computed in: a literal would turn float32 into float64.
@@ -43,58 +45,36 @@ def sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: t
     numbers (B, D); units (B,) or None; dtype float32 or float64 is what is computed in.
     """
     K, D = components.means.shape
-    weights = np.empty(0, np.float64) if units is None else units.double().numpy()
-    slabs = _slabs(len(numbers))
-    found = np.zeros((len(slabs), K, 1 + D + D * D))
-    log_likelihood = np.zeros(len(slabs))
+    x, parameters = numbers.contiguous().numpy(), _parameters(components, dtype)
+    weights = NONE if units is None else units.double().numpy()
 
-    def run(slab: int) -> None:
-        first, last = slabs[slab]
-        _pass(x[first:last], weights[first:last], *parameters, found[slab], log_likelihood[slab:slab + 1], np.empty(0))
-    x, parameters = numbers.numpy(), _parameters(components, dtype)
-    _shared_out(run, len(slabs))
-    total = torch.from_numpy(found.sum(axis=0))
-    second = total[:, 1 + D:].view(K, D, D)
+    def slab(rows: slice) -> Array:
+        found = np.zeros((K + 1, 1 + D + D * D))
+        _pass(x[rows], weights[rows], *parameters, found[:K], found[K, :1], NONE)
+        return found
+    total = torch.from_numpy(sum(over_slabs(slab, slabs(len(x), SLAB))))
+    second = total[:K, 1 + D:].view(K, D, D)
     full = components.roots.ndim == 3
     second = second.tril() + second.tril(-1).mT if full else second.diagonal(dim1=1, dim2=2)
-    return total[:, 0], total[:, 1:1 + D], second, torch.tensor(log_likelihood.sum())
+    return total[:K, 0], total[:K, 1:1 + D], second, total[K, 0]
 
 
 def log_density(numbers: Tensor, components: Components, dtype: torch.dtype, out: Tensor) -> Tensor:
     """log p(x) into `out` (B,) float64, which is returned; arguments as for `sums`."""
-    x, parameters, slabs = numbers.numpy(), _parameters(components, dtype), _slabs(len(numbers))
-    density = out.numpy()
+    x, density, parameters = numbers.contiguous().numpy(), out.numpy(), _parameters(components, dtype)
 
-    def run(slab: int) -> None:
-        first, last = slabs[slab]
-        _pass(x[first:last], np.empty(0), *parameters, np.empty((0, 0)), np.zeros(1), density[first:last])
-    _shared_out(run, len(slabs))
+    def slab(rows: slice) -> None:
+        _pass(x[rows], NONE, *parameters, NONE[:, None], np.zeros(1), density[rows])
+    list(over_slabs(slab, slabs(len(x), SLAB)))
     return out
-
-
-def _slabs(B: int) -> list[tuple[int, int]]:
-    return [(first, min(first + SLAB, B)) for first in range(0, B, SLAB)]
-
-
-def _shared_out(run: Callable[[int], None], slabs: int) -> None:
-    """Runs every slab, on as many threads as torch uses; the compiled pass holds no lock."""
-    threads = min(torch.get_num_threads(), slabs)
-    if threads == 1:
-        for slab in range(slabs):
-            run(slab)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, range(slabs)))
 
 
 def _parameters(components: Components, dtype: torch.dtype) -> tuple[Any, ...]:
     """Shift, m = means - shift, lower triangular R' and c in `dtype`, whether R is full, and what exp needs."""
     R = components.roots
     full = R.ndim == 3
-    diagonal = R.diagonal(dim1=1, dim2=2) if full else R
-    constants = components.log_weights - 0.5 * R.shape[1] * math.log(2 * math.pi) + diagonal.log().sum(dim=1)
     shift = components.shift.to(dtype).double()
-    arrays = components.means - shift, R.mT if full else R.diag_embed(), constants
+    arrays = components.means - shift, R.mT if full else R.diag_embed(), constants(components)
     return (shift.numpy(), *(a.to(dtype).contiguous().numpy() for a in arrays), full, EXP[dtype], BITS[dtype])
 
 
