@@ -45,7 +45,7 @@ def sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: t
     numbers (B, D); units (B,) or None; dtype float32 or float64 is what is computed in.
     """
     K, D = components.means.shape
-    x, parameters = numbers.contiguous().numpy(), _parameters(components, dtype)
+    x, parameters = numbers.contiguous().numpy(), _parameters(components, dtype, numbers.dtype)
     weights = NONE if units is None else units.double().numpy()
 
     def slab(rows: slice) -> Array:
@@ -61,7 +61,7 @@ def sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: t
 
 def log_density(numbers: Tensor, components: Components, dtype: torch.dtype, out: Tensor) -> Tensor:
     """log p(x) into `out` (B,) float64, which is returned; arguments as for `sums`."""
-    x, density, parameters = numbers.contiguous().numpy(), out.numpy(), _parameters(components, dtype)
+    x, density, parameters = numbers.contiguous().numpy(), out.numpy(), _parameters(components, dtype, numbers.dtype)
 
     def slab(rows: slice) -> None:
         _pass(x[rows], NONE, *parameters, NONE[:, None], np.zeros(1), density[rows])
@@ -69,13 +69,15 @@ def log_density(numbers: Tensor, components: Components, dtype: torch.dtype, out
     return out
 
 
-def _parameters(components: Components, dtype: torch.dtype) -> tuple[Any, ...]:
-    """Shift, m = means - shift, lower triangular R' and c in `dtype`, whether R is full, and what exp needs."""
+def _parameters(components: Components, dtype: torch.dtype, given: torch.dtype) -> tuple[Any, ...]:
+    """Shift in the wider of `dtype` and the type `given` of the numbers; m = means - shift, lower triangular R' and c in
+    `dtype`; whether R is full; and what exp needs."""
     R = components.roots
     full = R.ndim == 3
     shift = components.shift.to(dtype).double()
     arrays = components.means - shift, R.mT if full else R.diag_embed(), constants(components)
-    return (shift.numpy(), *(a.to(dtype).contiguous().numpy() for a in arrays), full, EXP[dtype], BITS[dtype])
+    return (shift.to(torch.promote_types(given, dtype)).numpy(), *(a.to(dtype).contiguous().numpy() for a in arrays), full,
+            EXP[dtype], BITS[dtype])
 
 
 def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -143,6 +145,20 @@ def _moments(r: Array, y: Array, full: bool, z: Array, found: Array) -> None:
             found[1 + D + d * D + j] += s
 
 
+@_jit(fastmath={"reassoc", "nsz"})
+def _sum_of_logs(top: Array, total: Array) -> float:
+    """Sum of top + log(total), with one logarithm for 32 totals: each is from 1 to K, so that their product is in range."""
+    found = 0.0
+    for i in range(len(top)):
+        found += top[i]
+    for first in range(0, len(total), 32):
+        product = 1.0
+        for i in range(first, min(first + 32, len(total))):
+            product *= total[i]
+        found += math.log(product)
+    return found
+
+
 @_jit(fastmath={"contract"})
 def _pass(numbers: Array, units: Array, shift: Array, means: Array, roots: Array, constants: Array, full: bool, e: Array,
           bits: Array, found: Array, log_likelihood: Array, density: Array) -> None:
@@ -179,10 +195,14 @@ def _pass(numbers: Array, units: Array, shift: Array, means: Array, roots: Array
                 density[first + i] = top[i] + math.log(total[i])
         if not len(found):
             continue
-        for i in range(b):
-            unit = units[first + i] if len(units) else 1.0
-            log_likelihood[0] += unit * (top[i] + math.log(total[i]))
-            total[i] = unit / total[i]
+        if len(units):
+            for i in range(b):
+                log_likelihood[0] += units[first + i] * (top[i] + math.log(total[i]))
+                total[i] = units[first + i] / total[i]
+        else:
+            log_likelihood[0] += _sum_of_logs(top, total)
+            for i in range(b):
+                total[i] = e[4] / total[i]
         for k in range(K):
             for i in range(b):
                 p[k, i] *= total[i]
