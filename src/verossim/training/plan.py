@@ -19,7 +19,7 @@ __all__ = ["Plan", "memory", "plan"]
 FLOAT = 8  # bytes of a float64
 COPIES = 8  # of the parameters, alive at once while learning
 BATCH_BYTES = 64 << 20
-BATCH_LIMITS = (64, 1 << 16)  # records: below, calls cost more than sums; above, nothing is gained
+BATCH_LIMITS = (64, 1 << 18)  # records: below, calls cost more than sums; above, nothing is gained
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
