@@ -149,8 +149,9 @@ def test_classes_count_as_components():
 def test_a_batch_is_bounded_in_bytes_whatever_the_records(dims):
     space = Continuous(shape=(dims,), axes=("column",))
     batch = plan(space, 10_000_000, Shaped(covariance="diag"), limit=1 << 40).batch
-    assert 64 <= batch <= 65_536
+    assert batch >= 64  # fewer, and calls cost more than sums
     assert batch == 64 or batch * dims * 8 <= 64 << 20
+    assert batch < 10_000_000  # narrow records too come in batches
     assert plan(space, 5, Shaped(covariance="diag"), limit=1 << 40).batch == 5
 
 
