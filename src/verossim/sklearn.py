@@ -12,6 +12,7 @@ float64 whatever the type of X. Errors are scikit-learn's kinds (ValueError, Not
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -230,11 +231,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         random = np.random.default_rng(check_random_state(self.random_state).randint(2 ** 31))
         counts = random.multinomial(n_samples, self.weights_ / self.weights_.sum())
         K, D = self.means_.shape
-        X = random.standard_normal((n_samples, D))
+        X = np.empty((n_samples, D))
         roots = np.linalg.cholesky(self.covariances_) if _is_matrix(self.covariance_type) else np.sqrt(self.covariances_)
         roots = np.broadcast_to(roots, (K, D, D)) if self.covariance_type == "tied" else roots
-        for part, mean, root in zip(np.split(X, counts.cumsum()[:-1]), self.means_, roots, strict=True):
+
+        def draw(part: Array, generator: np.random.Generator, mean: Array, root: Array) -> None:
+            generator.standard_normal(out=part)
             part[:] = mean + (part @ root.T if root.ndim == 2 else part * root)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a generator a component: threads change nothing
+            list(pool.map(draw, np.split(X, counts.cumsum()[:-1]), random.spawn(K), self.means_, roots))
         return X, np.repeat(np.arange(K), counts)
 
     def __sklearn_tags__(self):

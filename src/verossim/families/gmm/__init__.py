@@ -138,7 +138,8 @@ class GMM(LearnsByStatistics):
         numbers, onehots = self.entries.split(batch.x)
         J, K = len(self.means), self.log_weights.shape[1]
         mixture = self.mixture()
-        weighted = not (batch.units == 1).all()
+        least, most = batch.units.aminmax() if len(batch.units) else (0, 0)
+        weighted = not least == most == 1
         none = None if onehots is None else onehots[:0]
         total = self.covariance.sums(numbers[:0], none, None, mixture, self.noise, self.config.precision)
         for part in parts(self.entries, self.inner(numbers), onehots, batch.condition, K, J):
@@ -149,10 +150,11 @@ class GMM(LearnsByStatistics):
                 sums = conditional.extended(sums)
                 sums["categories"] = sums["categories"] + sums["count"][:, None] * torch.where(
                     self.entries.known(part.unknown), 0.0, self.logits[part.components].exp())
-            sums["log_likelihood"] = sums["log_likelihood"] + self._volumes(part, batch.units[part.rows].double())
+            records = len(part.numbers) if units is None else units.double().sum()
+            sums["log_likelihood"] = sums["log_likelihood"] + records * self._volume(part)
             for name, value in sums.items():
                 total[name][part.components if value.ndim else ...] += value
-        return {**total, "units": batch.units.double().sum()}
+        return {**total, "units": batch.units.double().sum() if weighted else torch.tensor(float(len(batch.units))).double()}
 
     def absorb(self, statistics: dict[str, Tensor]) -> float:
         """The M-step. Returns the objective before it: (log-likelihood + log prior) / units, in nats."""
@@ -251,13 +253,13 @@ class GMM(LearnsByStatistics):
     def _log_density(self, part: Any, mixture: Any) -> Tensor:
         _, components, _ = part.prepared(self.covariance, mixture, self.noise)
         log_p = self.covariance.log_density(part.numbers, part.onehots, components, self.config.precision).double()
-        constant = self._volumes(part, torch.ones(1, dtype=torch.float64))
-        return (log_p + constant - (self.log_classes[part.label] if part.label >= 0 else 0.0))[:, None]
+        constant = self._volume(part) - (self.log_classes[part.label] if part.label >= 0 else 0.0)
+        return (log_p + constant)[:, None]
 
-    def _volumes(self, part: Any, units: Tensor) -> Tensor:
-        """Log volume of a record's cells and of its units, summed over records of these units: density to mass."""
+    def _volume(self, part: Any) -> Tensor:
+        """Log volume of a record's cells and of its units, (): from density to mass."""
         volumes = torch.where(self.entries.cells > 0, self.entries.cells, 1.0).log() - self.scale.log()
-        return units.sum() * (volumes.sum() if part.whole else volumes[part.observed].sum())
+        return volumes.sum() if part.whole else volumes[part.observed].sum()
 
     def _log_prior(self, prior: Prior) -> Tensor:
         """log p(parameters), up to a constant."""
