@@ -28,6 +28,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from .errors import BadConfig
 from .shelves import FAMILIES
@@ -37,6 +38,7 @@ from .training import History, Journal, Learning, learn
 __all__ = ["GaussianMixture"]
 
 START_RECORDS = 20_000
+DRAWN = 1 << 17  # numbers at a time, which stay in cache
 FLOAT64_NUMBERS = 1 << 20  # data of fewer numbers are learned from in float64
 BATCH_NUMBERS = 1 << 20
 Array = NDArray[Any]
@@ -221,10 +223,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
-        """New records (n, D) and the components (n,) they come from, sorted by component as scikit-learn's are.
-
-        Raises ValueError when n_samples < 1.
-        """
+        """New records (n, D) and the components (n,) they come from, sorted by component. Raises ValueError for n < 1."""
         check_is_fitted(self)
         if n_samples < 1:
             raise BadValue("SETTING_RANGE", f"Invalid value for 'n_samples': {n_samples}.", "Ask for at least one sample.")
@@ -236,9 +235,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         roots = np.broadcast_to(roots, (K, D, D)) if self.covariance_type == "tied" else roots
 
         def draw(part: Array, generator: np.random.Generator, mean: Array, root: Array) -> None:
-            generator.standard_normal(out=part)
-            part[:] = mean + (part @ root.T if root.ndim == 2 else part * root)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a generator a component: threads change nothing
+            for rows in np.array_split(part, -(-part.size // DRAWN) or 1):
+                generator.standard_normal(out=rows)
+                rows[:] = mean + (rows @ root.T if root.ndim == 2 else rows * root)
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a generator a component
             list(pool.map(draw, np.split(X, counts.cumsum()[:-1]), random.spawn(K), self.means_, roots))
         return X, np.repeat(np.arange(K), counts)
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .seeds import Noise
+
 __all__ = ["Batch", "Continuous", "Discrete", "Kind", "Likelihood", "Problem", "Records", "Space", "space_from", "space_plain"]
 
 Kind = Literal["exact", "bound", "estimate"]
@@ -90,13 +92,15 @@ class Batch:
     """Points of a space, ready to be learned from.
 
     x (B, *event); condition (B, *condition event) or None; units (B,) the weight of each record in a mean: the record's
-    own weight, or its tokens without padding; index (B,) the record's number in its source.
+    own weight, or its tokens without padding; index (B,) the record's number in its source; noise: a random stream for
+    each, which a loss draws from.
     """
 
     x: Tensor
     condition: Tensor | None
     units: Tensor
     index: Tensor
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)

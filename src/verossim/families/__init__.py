@@ -6,14 +6,36 @@ finds it by the file's name. `condition=None` always means unconditional.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..errors import BadConfig, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["Family", "LearnsByStatistics"]
+__all__ = ["Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "Turn"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who learns now: the named networks, by the loss of this name; `progress` in [0, 1] says how far learning has come."""
+
+    name: str = "all"
+    networks: tuple[str, ...] = ()
+    progress: float = 1.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch costs. total (B,), per record, is what is learned from; parts (B,) by name are what people watch.
+
+    A part named "nats" is an unbiased estimate of (a bound on) -log p(x): the journal shows it as bits per dimension.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Family(nn.Module, ABC):
@@ -22,6 +44,8 @@ class Family(nn.Module, ABC):
     Config: ClassVar[type]
     accepts: ClassVar[tuple[type, ...]]
     likelihood: Literal["exact", "bound", "estimate", "none"]
+    #: The ways that log_prob can be had, the default first; empty where there is but one.
+    methods: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, space: Space, condition: Space | None):
         super().__init__()
@@ -37,9 +61,20 @@ class Family(nn.Module, ABC):
         return x
 
     @abstractmethod
-    def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Likelihood:
+    def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None,
+                 method: str | None = None) -> Likelihood:
         """Nats (B,) of x (B, *event): log mass where the space has cells, log density elsewhere; NaN entries are unknown
-        and are summed out by families that can."""
+        and are summed out by families that can. `method` is one of `methods`, the first where None; `noise` is the
+        randomness of estimates (seed 0 where None)."""
+
+    def way(self, method: str | None) -> str:
+        """The method asked for, or the first. Raises BadConfig SETTING_RANGE where there is no such."""
+        if method is None and self.methods:
+            return self.methods[0]
+        if method not in self.methods:
+            raise BadConfig("SETTING_RANGE", f"'method' is {method!r}, which this family has not.",
+                            near(str(method), self.methods))
+        return method
 
     @abstractmethod
     def complete(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Tensor:
@@ -47,6 +82,30 @@ class Family(nn.Module, ABC):
 
         Raises NotInvertible from families that cannot.
         """
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Latents (B, *latent) of x (B, *event), about standard normal. Raises NotInvertible from families without latents."""
+        raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to encode into.",
+                            "A vae or a diffusion model has.")
+
+    def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x (B, *event) of latents (B, *latent), the way back of `encode`. Raises NotInvertible."""
+        raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to decode.", "A vae or a diffusion model has.")
+
+
+class LearnsByGradient(Family):
+    """Learns by following the gradient of a loss; one loop serves all (`training.loop`)."""
+
+    networks: nn.ModuleDict  #: everything that learns; what may be wrapped, compiled and shared out over ranks
+    turns: ClassVar[tuple[Turn, ...]] = (Turn(),)  #: who learns when; Turn() stands for all networks at once
+
+    def start(self, batch: Batch, noise: Noise) -> None:
+        """Sets what has to be measured before learning, from a random part of the records, in buffers. Nothing by default."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, turn: Turn) -> Losses:
+        """The losses of a batch. All randomness comes from `batch.noise`, a stream a record, so that the result is the same
+        however a batch is cut into pieces or shared out over ranks."""
 
 
 class LearnsByStatistics(Family):

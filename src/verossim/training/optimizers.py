@@ -1,0 +1,96 @@
+"""Optimizers and their rate: a pure function of the samples seen, so that a run resumed stands where it stood.
+
+AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019) for everything, or Muon (Jordan et al., 2024)
+for the matrices inside and AdamW for the rest. Both are PyTorch's own.
+
+    rate(n) = peak * min(1, n / warm-up) * min(1, (total - n) / cool-down)
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..families import LearnsByGradient, Turn
+
+__all__ = ["Optimizers", "rate"]
+
+COOL_DOWN = 0.3  # share of a run over which the rate goes to zero
+WARM_UP = 0.02  # share of a run, at most WARM_UP_STEPS steps
+WARM_UP_STEPS = 500
+BETAS = (0.9, 0.99)
+MUON = 20.0  # rate of Muon over that of AdamW: its updates have unit spectral norm
+
+
+def rate(samples: int, total: int, batch: int) -> float:
+    """The share of the peak rate at which the step from `samples` on is taken, in (0, 1]."""
+    warm = max(batch, min(WARM_UP * total, WARM_UP_STEPS * batch))
+    cool = max(batch, COOL_DOWN * total)
+    return min(1.0, (samples + batch) / warm, (total - samples) / cool)
+
+
+class Optimizers:
+    """One set of optimizers a turn, over the parameters of the turn's networks; state by parameter name."""
+
+    def __init__(self, family: LearnsByGradient, kind: str, peak: float, decay: float):
+        self.peak = peak
+        self.of: dict[str, list[torch.optim.Optimizer]] = {}
+        self.names: dict[Tensor, str] = {}
+        for turn in family.turns:
+            named = dict(named_parameters(family, turn))
+            self.names |= {parameter: name for name, parameter in named.items()}
+            self.of[turn.name] = _made(named, kind, peak, decay)
+
+    def each(self) -> Iterator[torch.optim.Optimizer]:
+        """Every optimizer."""
+        for optimizers in self.of.values():
+            yield from optimizers
+
+    def set_rate(self, share: float) -> None:
+        """The rate of the next step, as a share of the peak."""
+        for optimizer in self.each():
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, "parameter/quantity" -> tensor."""
+        return {f"{self.names[parameter]}/{quantity}": value for optimizer in self.each()
+                for parameter, state in optimizer.state.items() for quantity, value in state.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Sets the state from what `tensors` returned."""
+        parameters = {name: parameter for parameter, name in self.names.items()}
+        owner = {p: optimizer for optimizer in self.each() for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in self.each():
+            optimizer.state.clear()
+        for name, value in tensors.items():
+            parameter = parameters[name.rpartition("/")[0]]
+            placed = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
+            owner[parameter].state[parameter][name.rpartition("/")[2]] = placed
+
+
+def named_parameters(family: LearnsByGradient, turn: Turn) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that learn in a turn, by their names in `family.networks`; Turn() stands for all of them."""
+    for name, parameter in family.networks.named_parameters():
+        if not turn.networks or name.split(".")[0] in turn.networks:
+            yield name, parameter
+
+
+def _made(named: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float) -> list[torch.optim.Optimizer]:
+    inner = [p for name, p in named.items() if kind == "muon" and p.ndim == 2 and min(p.shape) > 1]
+    chosen = set(inner)
+    outer = [p for p in named.values() if p not in chosen]
+    made: list[torch.optim.Optimizer] = []
+    if outer:
+        made.append(torch.optim.AdamW(_groups(outer, peak, decay), lr=peak, betas=BETAS, fused=True))
+    if inner:
+        made.append(torch.optim.Muon([{"params": inner, "peak": MUON * peak}], lr=MUON * peak, weight_decay=decay))
+    return made
+
+
+def _groups(parameters: list[nn.Parameter], peak: float, decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; biases, scales and the like do not."""
+    groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay, "peak": peak},
+              {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "peak": peak}]
+    return [group for group in groups if group["params"]]
