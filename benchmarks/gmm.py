@@ -156,8 +156,9 @@ class Pomegranate:
         from pomegranate.distributions import Normal
         from pomegranate.gmm import GeneralMixtureModel
         weights, means, covariances, _ = self.start
-        parts = [Normal(m, c, covariance_type=self.covariance) for m, c in zip(means, covariances, strict=True)]
-        return GeneralMixtureModel(parts, priors=weights)
+        parts = [Normal(m.clone(), c.clone(), covariance_type=self.covariance)  # it updates what it is given in place
+                 for m, c in zip(means, covariances, strict=True)]
+        return GeneralMixtureModel(parts, priors=weights.clone())
 
     def em(self) -> float:
         """One iteration from the start; the mean log-likelihood before it."""

@@ -16,7 +16,7 @@ FLOOR = {
     "store": 3, "training": 3, "metrics": 3, "safety": 3, "data": 3,
     "families": 4, "codecs": 4,
     "nn": 5,
-    "spaces": 6, "config": 6, "shelves": 6, "seeds": 6, "errors": 6, "folders": 6,
+    "spaces": 6, "config": 6, "shelves": 6, "seeds": 6, "errors": 6, "folders": 6, "sealed": 6,
 }
 REASON = {
     "families": "a family may not know where data comes from, or who trains it",
@@ -26,7 +26,7 @@ REASON = {
     "nn": "networks turn tensors into tensors and know nothing else",
     "data": "data knows files and records, never who learns from them",
 }
-GROUND = {"spaces", "config", "shelves", "seeds", "errors", "folders"}
+GROUND = {"spaces", "config", "shelves", "seeds", "errors", "folders", "sealed"}
 MODALITY = {"pixel", "pixels", "image", "images", "picture", "pictures", "frame", "frames", "word", "words", "hertz",
             "column", "columns"}
 

@@ -6,6 +6,7 @@ hashed from (seed, index), its n-th draw is mix(state + n * gamma). Integer arit
 every machine. Normals are made by the Box-Muller transform in the dtype asked for.
 """
 
+import functools
 import math
 
 import torch
@@ -17,6 +18,7 @@ __all__ = ["Noise", "check_seed", "reseed"]
 
 GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer: 2^64 divided by the golden ratio
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+WORD = (1 << 64) - 1
 CHUNK = 1 << 15  # 64-bit words hashed at a time: 256 KiB, which stays in the second-level cache
 
 
@@ -29,7 +31,7 @@ def check_seed(seed: int) -> int:
 
 def reseed(seed: int, rank: int, samples: int) -> None:
     """Sets PyTorch's global generator from (seed, rank, samples seen), so that a resumed run needs no saved state."""
-    torch.manual_seed(int(_mixed(_mixed(_mixed(torch.tensor(seed)) + rank) + samples)) & ((1 << 63) - 1))
+    torch.manual_seed(_mixed_number(_mixed_number(_mixed_number(seed) + rank) + samples) & ((1 << 63) - 1))
 
 
 class Noise:
@@ -39,28 +41,37 @@ class Noise:
     """
 
     def __init__(self, seed: int, count: int, first: int = 0):
-        index = torch.arange(first, first + count, dtype=torch.int64)
-        self.state = _mixed(_mixed(torch.tensor(check_seed(seed))) + index * GAMMA)
-        self.drawn = 0
+        self.seed, self.count, self.first, self.drawn = check_seed(seed), count, first, 0
 
     def __len__(self) -> int:
-        return len(self.state)
+        return self.count
+
+    @functools.cached_property
+    def state(self) -> Tensor:
+        """The state of each stream, (B,) int64; made when the first number is drawn."""
+        index = torch.arange(self.first, self.first + self.count, dtype=torch.int64)
+        return _mixed(_mixed(torch.tensor(self.seed)) + index * GAMMA)
 
     def part(self, first: int, last: int) -> "Noise":
         """The streams of the samples from `first` to before `last`, from where they stand."""
-        piece = object.__new__(Noise)
-        piece.state, piece.drawn = self.state[first:last], self.drawn
-        return piece
+        return self._with(self.state[first:last])
 
     def rows(self, order: Tensor) -> "Noise":
         """The streams of the samples numbered `order` (int64), in that order, from where they stand."""
+        return self._with(self.state[order])
+
+    def to(self, device: str | torch.device) -> "Noise":
+        """The same streams, drawn from on a device."""
+        return self._with(self.state.to(device))
+
+    def _with(self, state: Tensor) -> "Noise":
         piece = object.__new__(Noise)
-        piece.state, piece.drawn = self.state[order], self.drawn
+        piece.state, piece.count, piece.drawn = state, len(state), self.drawn
         return piece
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform on the open interval (0, 1), (B, *shape): 24 random bits in float32, 53 in float64."""
-        out = torch.empty(len(self), math.prod(shape), dtype=dtype)
+        out = torch.empty(len(self), math.prod(shape), dtype=dtype, device=self.state.device)
         self._fill(out, out.shape[1], _unit)
         return out.view(len(self), *shape)
 
@@ -68,13 +79,13 @@ class Noise:
         """Standard normal, (B, *shape)."""
         each = math.prod(shape)
         pairs = -(-each // 2)
-        out = torch.empty(len(self), 2 * pairs, dtype=dtype)
+        out = torch.empty(len(self), 2 * pairs, dtype=dtype, device=self.state.device)
         self._fill(out, pairs, _box_muller)
         return out[:, :each].reshape(len(self), *shape)
 
     def _fill(self, out: Tensor, words: int, fill) -> None:
         """Fills `out` (B, n) from `words` 64-bit words a row, a cacheful of rows at a time."""
-        steps = torch.arange(self.drawn + 1, self.drawn + words + 1, dtype=torch.int64) * GAMMA
+        steps = torch.arange(self.drawn + 1, self.drawn + words + 1, dtype=torch.int64, device=out.device) * GAMMA
         self.drawn += words
         rows = max(1, CHUNK // max(words, 1))
         for row in range(0, len(self), rows):
@@ -89,6 +100,14 @@ def _mixed(z: Tensor) -> Tensor:
     z *= MIX_2
     z ^= _shifted(z, 31)
     return z
+
+
+def _mixed_number(z: int) -> int:
+    """The same of one number, as an unsigned 64-bit integer."""
+    z &= WORD
+    z = (z ^ z >> 30) * (MIX_1 & WORD) & WORD
+    z = (z ^ z >> 27) * (MIX_2 & WORD) & WORD
+    return z ^ z >> 31
 
 
 def _shifted(z: Tensor, by: int) -> Tensor:

@@ -5,35 +5,28 @@
     card.json            where it came from: data manifest, seed, history
     manifest.json        size and sha256 of each of these, and of itself: written last
 
-A save collects in a hidden sibling folder and takes its place by renames (see `folders`), so that a power cut or kill -9 leaves
-the old model or the new one. A load reads every byte against the manifest before it believes any; nothing is unpickled.
-Equal models give equal bytes.
+The folder is sealed (see `sealed`): a power cut or kill -9 leaves the old model or the new one, and a load reads every byte
+against the manifest before it believes any. Equal models give equal bytes.
 """
 
-import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import CannotWrite, CorruptStore, Refused, near, printable
-from .folders import partial, previous, replace, write
+from .folders import previous
+from .sealed import FORMAT, MANIFEST, check_finite, check_version, finite, packed, read, sha256, to_json, unpacked, write_sealed
 
-__all__ = ["FORMAT", "Stored", "check_family", "check_shapes", "check_vacant", "identity", "load", "save"]
+__all__ = ["Stored", "check_family", "check_shapes", "check_vacant", "identity", "load", "save"]
 
-FORMAT = 1  # of the folder; one with a higher number is from a newer version
-MODEL, WEIGHTS, CARD, MANIFEST = FILES = "model.json", "weights.safetensors", "card.json", "manifest.json"
+MODEL, WEIGHTS, CARD, _ = FILES = "model.json", "weights.safetensors", "card.json", MANIFEST
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
-PICKLE_STARTS = (b"PK\x03\x04", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 SHOWN = 5  # names listed in a message
-AGAIN = "Copy the model again, or fit it again."
 
 
 @dataclass(frozen=True)
@@ -57,17 +50,13 @@ def save(folder: str | Path, model: Mapping[str, Any], tensors: Mapping[str, Ten
     CorruptStore CKPT_NONFINITE for tensors that are not finite.
     """
     place = check_vacant(folder)
-    _check_finite(folder, tensors)
+    check_finite(folder, tensors)
     contents = {
-        MODEL: _json({"format": FORMAT, **model}),
-        WEIGHTS: safetensors.torch.save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}),
-        CARD: _json(_finite(card)),
+        MODEL: to_json({"format": FORMAT, **model}),
+        WEIGHTS: packed(tensors),
+        CARD: to_json(finite(card)),
     }
-    contents[MANIFEST] = _sealed({name: {"bytes": len(c), "sha256": _sha256(c)} for name, c in contents.items()})
-    with partial(place) as written:
-        for name, content in contents.items():
-            write(written / name, content)
-        replace(written, place)
+    write_sealed(place, contents)
     return _identity(contents)
 
 
@@ -133,47 +122,12 @@ def check_family(folder: str | Path, name: str, known: list[str]) -> None:
 
 def _loaded(place: Path, folder: str | Path) -> Stored:
     """The verified content of `place`, called `folder` in messages."""
-    contents = _read(place, folder)
-    manifest = _manifest(contents[MANIFEST], folder)
-    for name, entry in manifest["files"].items():
-        _check_content(contents.get(name), entry, name, folder)
+    contents = read(place, FILES, folder, lambda names: _not_a_model(names, folder))
     model, card = json.loads(contents[MODEL]), json.loads(contents[CARD])
-    _check_version(model.get("format", 1), folder)
-    try:
-        tensors = safetensors.torch.load(contents[WEIGHTS])
-    except SafetensorError as error:
-        raise CorruptStore("CKPT_FORMAT", f"{printable(folder)}/{WEIGHTS} is not a safetensors file: {error}.") from error
-    _check_finite(folder, tensors)
+    check_version(model.get("format", 1), folder)
+    tensors = unpacked(contents[WEIGHTS], f"{printable(folder)}/{WEIGHTS}")
+    check_finite(folder, tensors)
     return Stored(model, tensors, card, _identity(contents))
-
-
-def _read(place: Path, folder: str | Path) -> dict[str, bytes]:
-    """The files by name, all of one folder though another may take its name meanwhile."""
-    try:
-        here = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError as error:
-        there = [printable(entry.name) for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-        hint = f"In {printable(place.parent)}: {near(place.name, there)}" if there else ""
-        raise CorruptStore("CKPT_MISSING", f"{printable(folder)} does not exist.", hint) from error
-    except NotADirectoryError as error:
-        raise CorruptStore("CKPT_FORMAT", f"{printable(folder)} is a file; a saved model is a folder.",
-                           "Give the folder that `fit` or `save` wrote.") from error
-    try:
-        with os.scandir(here) as entries:
-            names = {entry.name for entry in entries}
-        if MANIFEST not in names:
-            raise _not_a_model(names, folder)
-        return {name: _content(here, name) for name in FILES if name in names}
-    except OSError as error:
-        raise CorruptStore("CKPT_MISSING", f"{printable(folder)} cannot be read: {error.strerror}.") from error
-    finally:
-        os.close(here)
-
-
-def _content(folder: int, name: str) -> bytes:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
 
 
 def _not_a_model(names: set[str], folder: str | Path) -> CorruptStore:
@@ -187,69 +141,5 @@ def _not_a_model(names: set[str], folder: str | Path) -> CorruptStore:
                         "Give the folder that `fit` or `save` wrote.")
 
 
-def _manifest(content: bytes, folder: str | Path) -> dict[str, Any]:
-    """The manifest, if it is what was written. Its own sha256 stays where it is in every format, so it is looked at first."""
-    damaged = CorruptStore("CKPT_CORRUPT", f"{printable(folder)}/{MANIFEST} is damaged.", AGAIN)
-    try:
-        manifest = json.loads(content)
-        seal = manifest.pop("sha256")
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise damaged from error
-    if seal != _sha256(_json(manifest)) or content != _json({**manifest, "sha256": seal}):
-        raise damaged
-    _check_version(manifest["format"], folder)
-    return manifest
-
-
-def _sealed(files: Mapping[str, Any]) -> bytes:
-    manifest = {"files": files, "format": FORMAT}
-    return _json({**manifest, "sha256": _sha256(_json(manifest))})
-
-
-def _check_content(content: bytes | None, entry: Mapping[str, Any], name: str, folder: str | Path) -> None:
-    where = f"{printable(folder)}/{name}"
-    if content is None:
-        raise CorruptStore("CKPT_MISSING", f"{where} is not there.", "Copy the whole folder again.")
-    if _sha256(content) == entry["sha256"]:
-        return
-    # A safetensors file begins with eight bytes of length, then "{"; the length may look like the start of a pickle.
-    if name == WEIGHTS and content.startswith(PICKLE_STARTS) and content[8:9] != b"{":
-        raise CorruptStore("CKPT_FORMAT", f"{where} is a pickle under another name, not a safetensors file.",
-                           "It was not opened, since unpickling runs code. Ask for the weights as safetensors.")
-    size = f": it has {len(content):,} bytes and should have {entry['bytes']:,}" if len(content) != entry["bytes"] else ""
-    raise CorruptStore("CKPT_CORRUPT", f"{where} is damaged or was changed{size}; its sha256 is not the manifest's.", AGAIN)
-
-
-def _check_version(number: Any, folder: str | Path) -> None:
-    if not isinstance(number, int) or number > FORMAT:
-        raise CorruptStore("CKPT_VERSION", f"{printable(folder)} has format {printable(number)}; this version reads {FORMAT}.",
-                           "Upgrade: pip install --upgrade verossim.")
-
-
-def _check_finite(folder: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    bad = [name for name in sorted(tensors) if tensors[name].is_floating_point() and not tensors[name].isfinite().all()]
-    if bad:
-        raise CorruptStore("CKPT_NONFINITE", f"{printable(folder)}: {len(bad)} tensor(s) hold NaN or infinity: "
-                           f"{', '.join(map(printable, bad[:SHOWN]))}.", "Such a model cannot be used; fit it again.")
-
-
-def _json(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", "surrogatepass")
-
-
-def _finite(value: Any) -> Any:
-    """JSON-ready values with null for the numbers that JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _identity(contents: Mapping[str, bytes]) -> str:
-    return _sha256(contents[MODEL] + contents[WEIGHTS])
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return sha256(contents[MODEL] + contents[WEIGHTS])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from verossim import store
+from verossim import sealed, store
 from verossim.errors import CannotWrite, CorruptStore, Refused
 
 MODEL = {"family": {"name": "gmm", "config": {"components": 2}}, "codec": None}
@@ -230,7 +230,7 @@ def test_near_names_are_offered_for_a_model_that_is_not_there(saved):
 
 def test_a_newer_format_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store, "FORMAT", store.FORMAT + 1)
+        patch.setattr(sealed, "FORMAT", sealed.FORMAT + 1)
         store.save(tmp_path / "model", MODEL, tensors(), CARD)
     with pytest.raises(CorruptStore) as error:
         store.load(tmp_path / "model")

@@ -1,15 +1,18 @@
-"""Learning: by statistics (EM), in one process or many, with a journal, a plan of its cost and the choice of a model's size.
+"""Learning, by statistics (EM) or by gradient, in one process or many: loops, the plan of their cost, checkpoints, a journal.
 
 Training knows the contract of a family and never a member of the shelf.
 """
 
+from .checkpoint import Checkpoints, locked
 from .engine import Engine
 from .journal import Journal, read_events
+from .loop import Course, Training, train
 from .plan import Plan, plan
 from .selection import Row, Selection, candidates, select, wants_selection
 from .statistics import History, InMemory, Learning, Split, begin, learn, subsample
 
 __all__ = [
-    "Engine", "History", "InMemory", "Journal", "Learning", "Plan", "Row", "Selection", "Split", "begin", "candidates", "learn",
-    "plan", "read_events", "select", "subsample", "wants_selection",
+    "Checkpoints", "Course", "Engine", "History", "InMemory", "Journal", "Learning", "Plan", "Row", "Selection", "Split",
+    "Training", "begin", "candidates", "learn", "locked", "plan", "read_events", "select", "subsample", "train",
+    "wants_selection",
 ]

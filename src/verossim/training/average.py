@@ -7,12 +7,13 @@ memory grows with the run, so that one setting, the width s of the averaging pro
     s = (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average", "exponent"]
+__all__ = ["Average", "averaged", "exponent"]
 
 
 def exponent(width: float) -> float:
@@ -26,20 +27,33 @@ def exponent(width: float) -> float:
 
 
 class Average:
-    """The power average of a module's parameters; width 0 keeps the last ones."""
+    """The power average of parameters by name; width 0 keeps the last ones."""
 
-    def __init__(self, module: nn.Module, width: float):
-        self.live = dict(module.named_parameters())
-        self.tensors = {name: p.detach().clone() for name, p in self.live.items()}
+    def __init__(self, parameters: Mapping[str, Tensor], width: float):
+        self.tensors = {name: p.detach().clone() for name, p in parameters.items()}
         self.gamma = exponent(width) if width else None
-        self._pair = list(self.tensors.values()), [p.detach() for p in self.live.values()]
+        self._pair = list(self.tensors.values()), [p.detach() for p in parameters.values()]
 
     def update(self, step: int) -> None:
         """Takes in the parameters after step number `step`, counted from 1."""
         weight = 1.0 if self.gamma is None else 1 - (1 - 1 / step) ** (self.gamma + 1)
         torch._foreach_lerp_(*self._pair, weight)
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Sets the average from saved tensors."""
-        for name, value in tensors.items():
-            self.tensors[name].copy_(value)
+
+@contextlib.contextmanager
+def averaged(family: nn.Module, parameters: Mapping[str, Tensor], average: Average) -> Iterator[None]:
+    """Where the family has its averaged weights and does not learn; afterwards it has its own again."""
+    own = {name: p.detach().clone() for name, p in parameters.items()}
+    _set(parameters, average.tensors)
+    family.eval()
+    try:
+        yield
+    finally:
+        _set(parameters, own)
+        family.train()
+
+
+def _set(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            tensors[name].copy_(value)

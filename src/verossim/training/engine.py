@@ -1,34 +1,53 @@
-"""One process or many, behind one set of verbs: the only room that knows ranks.
+"""One process or many, one device, behind one set of verbs: the only room that knows ranks and devices.
 
-Started alone, a program is rank 0 of 1 and every verb is the identity. Started by `torchrun`, the same program runs once a
-rank over PyTorch's gloo backend; sums of statistics are then one all-reduce of one float64 vector, whose result is the same
-bits on every rank, so that all ranks take the same decisions without asking each other.
+Started alone, a program is rank 0 of 1 and every verb is the identity or a plain call. Started by `torchrun`, the same program
+runs once a rank over PyTorch's process groups: sums of statistics are one all-reduce of one float64 vector, with the same bits
+on every rank, so that all take the same decisions without asking each other; networks that learn by gradient are wrapped in
+DistributedDataParallel (Li et al., VLDB 2020), or sharded by FSDP2's `fully_shard` where they are large.
+
+Networks are wrapped, never the family: the hooks fire on a network's `forward`, and `loss` is a plain method.
 """
 
+import contextlib
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as processes
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Engine"]
+from ..spaces import Batch
+
+__all__ = ["PRECISIONS", "Engine"]
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """This process among its peers: number `rank` of `ranks`. `Engine()` is a process on its own."""
+    """This process among its peers: number `rank` of `ranks`, on `device`. `Engine()` is a process on its own."""
 
     rank: int = 0
     ranks: int = 1
+    device: str = "cpu"
 
     @classmethod
-    def start(cls) -> "Engine":
-        """The engine of this process, from RANK and WORLD_SIZE as `torchrun` sets them; joins the group if there is one."""
+    def start(cls, device: str = "cpu") -> "Engine":
+        """The engine of this process, from RANK and WORLD_SIZE as `torchrun` sets them; joins the group if there is one.
+        device: "cpu", "cuda", or "auto" for CUDA where it is."""
         rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda":
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            torch.cuda.set_device(device)
         if ranks > 1:
-            processes.init_process_group("gloo", rank=rank, world_size=ranks)
-        return cls(rank, ranks)
+            backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+            processes.init_process_group(backend, rank=rank, world_size=ranks)
+        return cls(rank, ranks, device)
 
     @property
     def first(self) -> bool:
@@ -39,7 +58,7 @@ class Engine:
         """Tensors of the same names and shapes summed over the ranks, in float64: one all-reduce for all of them."""
         if self.ranks == 1:
             return parts
-        vector = torch.cat([parts[name].double().reshape(-1) for name in sorted(parts)])
+        vector = torch.cat([parts[name].detach().double().reshape(-1) for name in sorted(parts)])
         processes.all_reduce(vector)
         return _unpacked(vector, parts)
 
@@ -64,10 +83,99 @@ class Engine:
         processes.all_gather(pieces, padded)
         return torch.cat([piece[:int(length)] for piece, length in zip(pieces, lengths, strict=True)])
 
+    def wrap(self, networks: nn.ModuleDict, sharded: bool = False) -> None:
+        """Makes every network's gradients those of all ranks together, from the first rank's weights."""
+        if self.ranks == 1:
+            return
+        for name, network in networks.items():
+            for tensor in (*network.parameters(), *network.buffers()):
+                processes.broadcast(tensor.detach(), src=0)
+            if sharded:
+                from torch.distributed.fsdp import fully_shard
+                fully_shard(network)
+            else:
+                networks[name] = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def unwrap(self, networks: nn.ModuleDict) -> None:
+        """Undoes `wrap` for networks that were not sharded."""
+        for name, network in networks.items():
+            if isinstance(network, DistributedDataParallel):
+                networks[name] = network.module
+
+    def named(self, networks: nn.ModuleDict) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters by the names that they have without wrapping."""
+        for name, network in networks.items():
+            inner = network.module if isinstance(network, DistributedDataParallel) else network
+            for own, parameter in inner.named_parameters():
+                yield f"{name}.{own}", parameter
+
+    def placed(self, batch: Batch) -> Batch:
+        """A batch on this process's device."""
+        if self.device == "cpu":
+            return batch
+        condition = None if batch.condition is None else batch.condition.to(self.device, non_blocking=True)
+        x, units = batch.x.to(self.device, non_blocking=True), batch.units.to(self.device, non_blocking=True)
+        return Batch(x, condition, units, batch.index, None if batch.noise is None else batch.noise.to(self.device))
+
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager[Any]:
+        """Where products are taken in bf16 or fp16; nothing for fp32."""
+        if precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.partition(":")[0], PRECISIONS[precision])
+
+    @contextlib.contextmanager
+    def synced(self, networks: nn.ModuleDict, learning: Iterable[str], last: bool) -> Iterator[None]:
+        """Where gradients are summed over ranks: only of networks that learn now, and only at the last round of a step."""
+        if self.ranks == 1:
+            yield
+            return
+        learning = set(learning) or set(networks)
+        with contextlib.ExitStack() as quiet:
+            for name, network in networks.items():
+                wait = not last or name not in learning
+                if isinstance(network, DistributedDataParallel):
+                    if wait:
+                        quiet.enter_context(network.no_sync())
+                else:
+                    network.set_requires_gradient_sync(not wait)
+            yield
+
+    def norm(self, parameters: list[nn.Parameter]) -> Tensor:
+        """The norm of the gradient over all parameters, ()."""
+        norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+        total = torch.linalg.vector_norm(torch.stack(norms))
+        return total.full_tensor() if isinstance(total, _sharded()) else total
+
+    def clip(self, parameters: list[nn.Parameter], share: float) -> None:
+        """Shortens the gradient to a share of its length."""
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], share)
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A tensor, put together where it is sharded over the ranks."""
+        return tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor
+
+    def part(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `whole`: what of a tensor belongs on this rank, as `like` is placed; always a copy."""
+        if isinstance(like, _sharded()):
+            from torch.distributed.tensor import distribute_tensor
+            return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+        return tensor.to(like.device, copy=True)
+
+    def set(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        """Sets tensors by name to whole values."""
+        with torch.no_grad():
+            for name, value in values.items():
+                tensors[name].copy_(self.part(value, tensors[name]))
+
     def close(self) -> None:
         """Leaves the group; the process is then on its own."""
         if self.ranks > 1:
             processes.destroy_process_group()
+
+
+def _sharded() -> type:
+    from torch.distributed.tensor import DTensor
+    return DTensor
 
 
 def _unpacked(vector: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What must not enter the weights: steps that are not finite, and steps whose loss leaps out of what is usual.
 
-A step is usual while its loss stays below the median + 6 median absolute deviations of the last hundred. An unusual step is
-skipped; when TOLERATED of the last WINDOW steps were, the weights go back to the last saved ones and the rate is halved (the
-data goes on); when that has happened RETREATS times within one run, learning has diverged.
+A step leaps when both its loss and the norm of its gradient lie above the median + 6 median absolute deviations of the last
+hundred. A leap is skipped; when TOLERATED of the last WINDOW steps were, the weights go back to the last saved ones and the
+rate is halved (the data goes on); when that has happened RETREATS times within one run, learning has diverged.
 """
 
 import math
@@ -26,23 +26,25 @@ class Guard:
     """State of the watch; `plain` and `restore` take it through a file."""
 
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    norms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     skipped: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    most: float = math.inf
+    most: tuple[float, float] = (math.inf, math.inf)  # loss and norm, beyond which both leap
     steps: int = 0
     retreats: int = 0
     share: float = 1.0  # of the rate, halved by each retreat
 
     def verdict(self, loss: float, norm: float) -> str | None:
         """Why the step should be skipped, or None: "not finite" or "leap". norm: of the gradient."""
-        why = "not finite" if not (math.isfinite(loss) and math.isfinite(norm)) else "leap" if loss > self.most else None
-        if math.isfinite(loss):
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        leaps = loss > self.most[0] and norm > self.most[1]
+        if finite:
             self.losses.append(loss)
-        self.skipped.append(why is not None)
+            self.norms.append(norm)
+        self.skipped.append(leaps or not finite)
         self.steps += 1
         if self.steps % EVERY == 0 and len(self.losses) >= ENOUGH:
-            middle = median(self.losses)
-            self.most = middle + DEVIATIONS * max(median(abs(one - middle) for one in self.losses), 1e-6 * abs(middle))
-        return why
+            self.most = _usual(self.losses), _usual(self.norms)
+        return "not finite" if not finite else "leap" if leaps else None
 
     @property
     def lost(self) -> bool:
@@ -51,21 +53,26 @@ class Guard:
 
     def retreat(self) -> bool:
         """Notes that the weights went back. Returns False where that has happened too often."""
-        self.skipped.clear()
-        self.losses.clear()
-        self.most = math.inf
+        for seen in (self.skipped, self.losses, self.norms):
+            seen.clear()
+        self.most = math.inf, math.inf
         self.retreats += 1
         self.share /= 2
         return self.retreats < RETREATS
 
     def plain(self) -> dict[str, Any]:
         """The state as JSON-ready values."""
-        most = self.most if math.isfinite(self.most) else None  # JSON has no word for infinity
-        return {"losses": list(self.losses), "skipped": list(self.skipped), "most": most, "steps": self.steps,
-                "retreats": self.retreats, "share": self.share}
+        values = {name: list(seen) for name, seen in vars(self).items() if isinstance(seen, deque)}
+        return {**vars(self), **values, "most": self.most if math.isfinite(sum(self.most)) else None}
 
     @classmethod
     def restore(cls, plain: dict[str, Any]) -> "Guard":
         """The guard that `plain` was taken from."""
-        return cls(deque(plain["losses"], WINDOW), deque(plain["skipped"], WINDOW),
-                   math.inf if plain["most"] is None else plain["most"], plain["steps"], plain["retreats"], plain["share"])
+        seen = {name: deque(plain[name], WINDOW) for name in ("losses", "norms", "skipped")}
+        return cls(**{**plain, **seen, "most": tuple(plain["most"] or (math.inf, math.inf))})
+
+
+def _usual(values: deque[float]) -> float:
+    """Median + 6 median absolute deviations."""
+    middle = median(values)
+    return middle + DEVIATIONS * median(abs(value - middle) for value in values)

@@ -6,13 +6,14 @@ for the matrices inside and AdamW for the rest. Both are PyTorch's own.
     rate(n) = peak * min(1, n / warm-up) * min(1, (total - n) / cool-down)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..families import LearnsByGradient, Turn
+from ..families import Turn
+from .engine import Engine
 
 __all__ = ["Optimizers", "rate"]
 
@@ -33,14 +34,14 @@ def rate(samples: int, total: int, batch: int) -> float:
 class Optimizers:
     """One set of optimizers a turn, over the parameters of the turn's networks; state by parameter name."""
 
-    def __init__(self, family: LearnsByGradient, kind: str, peak: float, decay: float):
-        self.peak = peak
+    def __init__(self, turns: Sequence[Turn], parameters: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float):
+        self.names = {parameter: name for name, parameter in parameters.items()}
         self.of: dict[str, list[torch.optim.Optimizer]] = {}
-        self.names: dict[Tensor, str] = {}
-        for turn in family.turns:
-            named = dict(named_parameters(family, turn))
-            self.names |= {parameter: name for name, parameter in named.items()}
-            self.of[turn.name] = _made(named, kind, peak, decay)
+        self.parameters: dict[str, list[nn.Parameter]] = {}
+        for turn in turns:
+            learning = {n: p for n, p in parameters.items() if not turn.networks or n.partition(".")[0] in turn.networks}
+            self.parameters[turn.name] = list(learning.values())
+            self.of[turn.name] = _made(self.parameters[turn.name], kind, peak, decay)
 
     def each(self) -> Iterator[torch.optim.Optimizer]:
         """Every optimizer."""
@@ -58,29 +59,22 @@ class Optimizers:
         return {f"{self.names[parameter]}/{quantity}": value for optimizer in self.each()
                 for parameter, state in optimizer.state.items() for quantity, value in state.items()}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Sets the state from what `tensors` returned."""
+    def restore(self, tensors: Mapping[str, Tensor], engine: Engine) -> None:
+        """Sets the state from what `tensors` returned, whole; the engine gives each rank its part."""
         parameters = {name: parameter for parameter, name in self.names.items()}
         owner = {p: optimizer for optimizer in self.each() for group in optimizer.param_groups for p in group["params"]}
         for optimizer in self.each():
             optimizer.state.clear()
         for name, value in tensors.items():
             parameter = parameters[name.rpartition("/")[0]]
-            placed = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
+            placed = value.clone() if value.ndim == 0 else engine.part(value, parameter)
             owner[parameter].state[parameter][name.rpartition("/")[2]] = placed
 
 
-def named_parameters(family: LearnsByGradient, turn: Turn) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that learn in a turn, by their names in `family.networks`; Turn() stands for all of them."""
-    for name, parameter in family.networks.named_parameters():
-        if not turn.networks or name.split(".")[0] in turn.networks:
-            yield name, parameter
-
-
-def _made(named: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float) -> list[torch.optim.Optimizer]:
-    inner = [p for name, p in named.items() if kind == "muon" and p.ndim == 2 and min(p.shape) > 1]
+def _made(parameters: list[nn.Parameter], kind: str, peak: float, decay: float) -> list[torch.optim.Optimizer]:
+    inner = [p for p in parameters if kind == "muon" and p.ndim == 2 and min(p.shape) > 1]
     chosen = set(inner)
-    outer = [p for p in named.values() if p not in chosen]
+    outer = [p for p in parameters if p not in chosen]
     made: list[torch.optim.Optimizer] = []
     if outer:
         made.append(torch.optim.AdamW(_groups(outer, peak, decay), lr=peak, betas=BETAS, fused=True))

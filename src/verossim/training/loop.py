@@ -1,0 +1,354 @@
+"""Learning by gradient: one loop for every family, counted in records seen.
+
+    report, show and save first, learn last; one flag says when it is done
+
+A step is a pure function of the state and of the number of records seen: the order of the data, the streams of random numbers
+and the rate all follow from (seed, samples). So a run that was stopped goes on bit for bit where it was, from nothing but its
+tensors and this number. The loss of a batch is the mean over its units, on all ranks and in all rounds together:
+
+    L = sum_i u_i l_i / sum_i u_i        over the global batch, however it is cut
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import knob
+from ..errors import CannotWrite, Diverged
+from ..families import LearnsByGradient, Losses, Turn
+from ..seeds import Noise, reseed
+from ..spaces import Batch
+from .average import Average, averaged
+from .checkpoint import Checkpoint, Checkpoints
+from .engine import Engine
+from .guard import Guard
+from .journal import Journal
+from .optimizers import Optimizers, rate
+from .statistics import Split, subsample
+from .stopping import Stop, stopping
+
+__all__ = ["Course", "Training", "train"]
+
+STREAMS = 1 << 62  # training draws from other streams than sampling does
+TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
+REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
+SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
+NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to learn by gradient. "auto" is settled by the plan, before the first step."""
+
+    samples: int | str = knob("auto", "records to see in all, each as often as it comes", low=1, high=10**13, choices=("auto",))
+    budget: str = knob("", "time to finish in, such as 90s, 20m or 2h; chooses width, batch and samples")
+    batch: int | str = knob("auto", "records a step, on all ranks together", low=1, high=1 << 20, choices=("auto",))
+    accumulate: int = knob(1, "rounds that a step is cut into, to save memory", low=1, high=1 << 16)
+    rate: float | str = knob("auto", "peak rate of learning", low=0.0, high=1.0, choices=("auto",))
+    optimizer: str = knob("adamw", "adamw, or muon for matrices and adamw for the rest", choices=("adamw", "muon"))
+    decay: float = knob(0.01, "decay of matrices and kernels towards zero, per rate", low=0.0, high=1.0)
+    clip: float = knob(1.0, "longest gradient; 0 for any", low=0.0, high=1e6)
+    average: float = knob(0.05, "width of the weights' average, as a share of the run; 0 for none", low=0.0, high=0.28)
+    precision: str = knob("auto", "fp32, or bf16 or fp16 for products", choices=("auto", "fp32", "bf16", "fp16"))
+    compile: str = knob("auto", "torch.compile: yes, no, or where it was measured to pay", choices=("auto", "yes", "no"))
+    sharded: bool = knob(False, "under torchrun, share out weights too (FSDP2), not gradients alone (DDP)")
+
+
+@dataclass(frozen=True)
+class Course:
+    """How learning went. curve: (samples, loss, bits per dimension or None) as it was reported."""
+
+    samples: int
+    steps: int
+    skipped: int
+    retreats: int
+    seconds: float
+    interrupted: int | None
+    curve: list[tuple[int, float, float | None]] = field(default_factory=list)
+
+
+def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Training, *, data: Split, seed: int = 0,
+          engine: Engine | None = None, journal: Journal | None = None, checkpoints: Checkpoints | None = None,
+          settings: Mapping[str, Any] | None = None, show: Callable[[int], None] | None = None,
+          publish: Callable[[int], None] | None = None) -> Course:
+    """Learns until `config.samples` records have been seen, from where the newest of `checkpoints` stands.
+
+    batches : from a number of records seen, this rank's share of every global batch from there on. data : the records, of
+    which some are measured before learning. settings : what is written into each checkpoint. show, publish : called on the
+    first rank with the records seen, while the family holds the averaged weights; publish after each save.
+
+    The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
+    CannotWrite when the last save fails.
+    """
+    run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, dict(settings or {}), show, publish)
+    family.train()
+    with stopping() as stop, run.prepared(data):
+        source = batches(run.samples)
+        with contextlib.closing(source) if isinstance(source, contextlib.AbstractContextManager) else contextlib.nullcontext():
+            while True:
+                due = run.due_now(stop)
+                run.report(due)
+                run.show(due)
+                run.save(due)
+                if "done" in due:
+                    break
+                run.learn(next(source))
+        run.interrupted = stop.signal
+    return run.finished()
+
+
+class _Run:
+    """The state of a run and the four things done with it."""
+
+    def __init__(self, family: LearnsByGradient, config: Training, seed: int, engine: Engine, journal: Journal,
+                 checkpoints: Checkpoints | None, settings: dict[str, Any], show: Callable[[int], None] | None,
+                 publish: Callable[[int], None] | None):
+        assert isinstance(config.samples, int) and isinstance(config.batch, int) and isinstance(config.rate, float)
+        self.family, self.config, self.seed, self.engine, self.journal = family, config, seed, engine, journal
+        self.checkpoints, self.settings, self.shown, self.published = checkpoints, settings, show, publish
+        self.total, self.batch, self.rounds = config.samples, config.batch, config.accumulate
+        self.samples = self.steps = self.skipped = 0
+        self.interrupted: int | None = None
+        self.guard = Guard()
+        self.scaler = torch.amp.GradScaler(engine.device.partition(":")[0], enabled=config.precision == "fp16")
+        self.curve: list[tuple[int, float, float | None]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.seconds = 0.0
+
+    @contextlib.contextmanager
+    def prepared(self, data: Split) -> Iterator[None]:
+        """Where the networks are on their device, wrapped, with their optimizers, at the newest checkpoint."""
+        family, engine = self.family, self.engine
+        held = None if self.checkpoints is None else self.checkpoints.newest()
+        for problem in self.checkpoints.damaged if self.checkpoints else ():
+            self.journal.warn(problem.code, problem.message, "The checkpoint before it is used.")
+        if held is None:
+            family.start(subsample(data, self.seed), Noise(self.seed, 1))
+        family.to(engine.device)
+        engine.wrap(family.networks, self.config.sharded)
+        self.parameters = dict(engine.named(family.networks))
+        self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay)
+        if held is not None:
+            self.resume(held)
+        self.average = Average(self.parameters, self.config.average)
+        if held is not None:
+            self.engine.set(self.average.tensors, _under("average/", held.tensors))
+        self.saved_at = self.samples if held is not None else -1
+        now = self.began = self.since = time.monotonic()
+        self.due = {"report": now + REPORT_SECONDS, "show": now + SHOW_SECONDS, "save": now + SAVE_SECONDS}
+        try:
+            yield
+        finally:
+            engine.unwrap(family.networks)
+
+    def resume(self, held: Checkpoint) -> None:
+        """Sets everything but the average to what a checkpoint holds."""
+        self.samples = held.samples
+        self.load(held)
+        self.steps, self.skipped, self.seconds = (held.plain[name] for name in ("steps", "skipped", "seconds"))
+        self.rounds = max(self.rounds, held.plain["rounds"])
+        self.guard = Guard.restore(held.plain["guard"])
+        self.curve = [(samples, loss, bits) for samples, loss, bits in held.plain["curve"]]
+        self.scaler.load_state_dict(held.plain["scaler"])
+        self.journal.event("resumed", samples=self.samples, total=self.total)
+
+    def load(self, held: Checkpoint) -> None:
+        """Sets weights, buffers and optimizers to what a checkpoint holds."""
+        self.engine.set(self.parameters, _under("raw/", held.tensors))
+        self.engine.set(dict(self.family.named_buffers()), _under("buffer/", held.tensors))
+        self.optimizers.restore(_under("optimizer/", held.tensors), self.engine)
+
+    def due_now(self, stop: Stop) -> set[str]:
+        """What is to be done before the next step: "report", "show", "save" by the first rank's clock, and all of them and
+        "done" at the end, or when any rank was asked to stop."""
+        now = time.monotonic()
+        due = {what for what, when in self.due.items() if self.engine.first and now >= when}
+        due |= {"stop"} if stop.signal is not None else set()
+        if self.engine.ranks > 1:
+            flags = self.engine.sum({what: torch.tensor(float(what in due)) for what in (*self.due, "stop")})
+            due = {what for what, flag in flags.items() if flag}
+        return {*self.due, "done"} if "stop" in due or self.samples >= self.total else due
+
+    def learn(self, batch: Batch) -> None:
+        """One step of every turn on one global batch, of which `batch` is this rank's share."""
+        reseed(self.seed, self.engine.rank, self.samples)
+        share = rate(self.samples, self.total, self.batch) * self.guard.share
+        self.optimizers.set_rate(share)
+        first = self.samples + self.engine.rank * self.batch // self.engine.ranks
+        noise = Noise((self.seed + STREAMS) % (1 << 63), len(batch.x), first)
+        batch = self.engine.placed(replace(batch, noise=noise))
+        for number, turn in enumerate(self.family.turns):
+            noise.drawn = number * TURN_WORDS
+            self.turn(batch, replace(turn, progress=self.samples / self.total))
+        self.samples += self.batch
+        self.steps += 1
+        self.average.update(self.steps)
+        if self.guard.lost:
+            self.retreat()
+
+    def turn(self, batch: Batch, turn: Turn) -> None:
+        """One step of one turn, unless it would bring in numbers that are not finite or leap."""
+        optimizers = self.optimizers.of[turn.name]
+        learning = self.optimizers.parameters[turn.name]
+        units = self.engine.sum({"units": batch.units.sum()})["units"]
+        sums = self.gradient(batch, turn, self.engine.ranks / units)
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = self.engine.norm(learning)
+        sums = self.engine.sum(sums)
+        loss, length = torch.stack([sums["loss"] / units, norm.to(sums["loss"].dtype)]).tolist()
+        rescaled = self.scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(length)  # fp16 finds its scale
+        why = "scale" if rescaled else self.guard.verdict(loss, length)
+        if why is not None:
+            self.skipped += 1
+            self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length)
+        else:
+            if self.config.clip and length > self.config.clip:
+                self.engine.clip(learning, self.config.clip / length)
+            for optimizer in optimizers:
+                self.scaler.step(optimizer)
+            for name, value in {**sums, "units": units, "steps": torch.ones(())}.items():
+                name = name if name in ("units", "steps") or len(self.family.turns) == 1 else f"{turn.name} {name}"
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.scaler.update() if self.scaler.is_enabled() else None
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def gradient(self, batch: Batch, turn: Turn, scale: Tensor) -> dict[str, Tensor]:
+        """Adds the gradient of the global mean to the parameters, in rounds; when memory is short, in twice as many.
+        Returns the sums of loss and parts over this rank's records."""
+        while True:
+            try:
+                return self.rounded(batch, turn, scale)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                short = isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error)
+                if not short or self.engine.ranks > 1 or self.rounds >= len(batch.x):
+                    raise
+            self.rounds *= 2
+            for parameter in self.parameters.values():
+                parameter.grad = None
+            self.journal.warn("MEMORY", f"Memory was short: a step now takes {self.rounds} rounds of fewer records.",
+                              "The result is the same; fewer records at once are slower.")
+
+    def rounded(self, batch: Batch, turn: Turn, scale: Tensor) -> dict[str, Tensor]:
+        """The same in a given number of rounds."""
+        sums: dict[str, Tensor] = {}
+        cuts = _cuts(len(batch.x), self.rounds)
+        for cut in cuts:
+            piece = _piece(batch, cut) if len(cuts) > 1 else batch
+            with self.engine.synced(self.family.networks, turn.networks, cut is cuts[-1]):
+                with self.engine.autocast(self.config.precision):
+                    losses: Losses = self.family.loss(piece, turn)
+                total = (losses.total * piece.units).sum()
+                self.scaler.scale(total * scale).backward()
+            for name, value in {"loss": total, **{k: (v * piece.units).sum() for k, v in losses.parts.items()}}.items():
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        return sums
+
+    def retreat(self) -> None:
+        """Goes back to the weights of the newest checkpoint with half the rate. Raises Diverged when that does not help."""
+        again = self.guard.retreat()
+        told = {"samples": self.samples, "retreats": self.guard.retreats, "rate": self.config.rate * self.guard.share}
+        held = None if self.checkpoints is None else self.checkpoints.newest()
+        self.journal.event("retreat", **told, to=None if held is None else held.samples)
+        if held is None or not again:
+            raise Diverged("DIVERGED", f"Learning failed after {self.samples:,} records: losses or gradients of "
+                           f"{self.skipped} of {self.steps} steps were not finite or leapt, at a rate of {told['rate']:.2g}.",
+                           "Lower 'rate', raise 'batch', or look at the records that the journal names.")
+        self.load(held)
+        self.engine.set(self.average.tensors, _under("average/", held.tensors))
+
+    def report(self, due: set[str]) -> None:
+        """Tells how far the run is: every second, and at the end."""
+        if not self.sums or "report" not in due:
+            return
+        now = time.monotonic()
+        self.due["report"] = now + REPORT_SECONDS
+        sums = {name: float(value) for name, value in self.sums.items()}
+        units, steps, self.sums = sums.pop("units"), sums.pop("steps"), {}
+        means = {name: value / units for name, value in sums.items()}
+        bits = means["nats"] / (self.family.space.coordinates * math.log(2)) if "nats" in means else None
+        speed = steps * self.batch / max(now - self.since, 1e-9)
+        self.since = now
+        self.curve.append((self.samples, means["loss"], bits))
+        self.journal.event("progress", samples=self.samples, total=self.total, loss=means.pop("loss"), bits=bits, parts=means,
+                           samples_per_second=speed, seconds_left=(self.total - self.samples) / speed,
+                           memory=_resident())
+
+    def show(self, due: set[str]) -> None:
+        """A preview by the averaged weights, ever more rarely; it takes no more than a twentieth of the time."""
+        if self.shown is None or not self.steps or "show" not in due:
+            return
+        began = time.monotonic()
+        if self.engine.first:
+            with averaged(self.family, self.parameters, self.average):
+                self.shown(self.samples)
+        self.due["show"] = time.monotonic() + max(SHOW_SECONDS, (time.monotonic() - began) / SHOW_SHARE)
+
+    def save(self, due: set[str]) -> None:
+        """A checkpoint, and what ships: no more than a hundredth of the time goes into them."""
+        if self.checkpoints is None or self.saved_at == self.samples or "save" not in due:
+            return
+        began = time.monotonic()
+        tensors = {
+            **{f"raw/{name}": self.engine.whole(p.detach()) for name, p in self.parameters.items()},
+            **{f"average/{name}": self.engine.whole(value) for name, value in self.average.tensors.items()},
+            **{f"buffer/{name}": value for name, value in self.family.named_buffers()},
+            **{f"optimizer/{name}": self.engine.whole(value) for name, value in self.optimizers.tensors().items()},
+        }
+        if self.engine.first:
+            try:
+                self.checkpoints.save(Checkpoint(self.samples, self.plain(), tensors))
+                self.journal.event("saved", samples=self.samples, seconds=time.monotonic() - began)
+            except CannotWrite as error:
+                if "done" in due:
+                    raise
+                self.journal.warn(error.code, error.message, "Learning goes on, and the next save tries again. " + error.hint)
+            if self.published is not None:
+                with averaged(self.family, self.parameters, self.average):
+                    self.published(self.samples)
+        self.saved_at = self.samples
+        self.due["save"] = time.monotonic() + max(SAVE_SECONDS, (time.monotonic() - began) / SAVE_SHARE)
+
+    def plain(self) -> dict[str, Any]:
+        """The state that is not tensors."""
+        return {**self.settings, "total": self.total, "steps": self.steps, "skipped": self.skipped, "rounds": self.rounds,
+                "seconds": self.elapsed(), "guard": self.guard.plain(), "curve": self.curve, "scaler": self.scaler.state_dict()}
+
+    def elapsed(self) -> float:
+        """Seconds of learning, those before a resume included."""
+        return self.seconds + time.monotonic() - self.began
+
+    def finished(self) -> Course:
+        """Sets the averaged weights for good, and says how it went."""
+        self.engine.set(self.parameters, self.average.tensors)
+        self.family.eval()
+        return Course(self.samples, self.steps, self.skipped, self.guard.retreats, self.elapsed(), self.interrupted, self.curve)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _cuts(count: int, rounds: int) -> list[slice]:
+    """`rounds` nearly equal slices of `count` records, none empty."""
+    rounds = min(rounds, count)
+    return [slice(r * count // rounds, (r + 1) * count // rounds) for r in range(rounds)]
+
+
+def _piece(batch: Batch, rows: slice) -> Batch:
+    condition = None if batch.condition is None else batch.condition[rows]
+    noise = None if batch.noise is None else batch.noise.part(rows.start, rows.stop)
+    return Batch(batch.x[rows], condition, batch.units[rows], batch.index[rows], noise)
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds."""
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
