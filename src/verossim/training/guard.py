@@ -17,7 +17,7 @@ WINDOW = 100  # steps
 ENOUGH = 50  # steps before leaps are looked for
 DEVIATIONS = 6.0
 EVERY = 16  # steps between two looks at the median
-TOLERATED = 10
+TOLERATED = 20
 RETREATS = 4
 
 

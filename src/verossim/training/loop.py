@@ -141,7 +141,8 @@ class _Run:
             self.engine.set(self.average.tensors, _under("average/", held.tensors))
         self.saved_at = self.samples if held is not None else -1
         now = self.began = self.since = time.monotonic()
-        self.due = {"report": now + REPORT_SECONDS, "show": now + SHOW_SECONDS, "save": now + SAVE_SECONDS}
+        self.due = {"report": now + REPORT_SECONDS, "show": now + SHOW_SECONDS,
+                    "save": now if held is None else now + SAVE_SECONDS}
         try:
             yield
         finally:

@@ -1,0 +1,259 @@
+"""The loop: it loses nothing, repeats itself bit for bit, and guards the weights."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import spawned
+from slopes import Denoiser, numbers, settled, stream
+
+from verossim.errors import CannotWrite, CorruptStore, Diverged
+from verossim.training import Checkpoints, Engine, Journal, locked, train
+
+HERE = Path(__file__).parent
+
+
+def family(width: int = 16) -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(Denoiser.Config(width=width))
+
+
+def run(folder=None, made=None, **settings):
+    """A whole run; returns the family and how it went."""
+    made, config, data = made or family(), settled(**settings), numbers()
+    checkpoints = None if folder is None else Checkpoints(folder)
+    return made, train(made, stream(data, config.batch), config, data=data, seed=5, checkpoints=checkpoints)
+
+
+def held(folder) -> dict[str, torch.Tensor]:
+    return Checkpoints(folder).newest().tensors
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_after(made: Denoiser, steps: int, number=signal.SIGTERM) -> Denoiser:
+    """The family, which sends its own process a signal in the middle of a step."""
+    seen = iter(range(steps * 10))
+
+    def poison(batch):
+        if next(seen) == steps:
+            os.kill(os.getpid(), number)
+        return False
+    made.poison = poison
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 4}, {"precision": "bf16"}, {"accumulate": 4, "precision": "bf16"},
+                                      {"optimizer": "muon"}], ids=str)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, settings, number):
+    run(tmp_path / "whole", **settings)
+    _, course = run(tmp_path / "cut", stop_after(family(), 37, number), **settings)
+    assert course.interrupted == number and course.samples < 3200
+    _, course = run(tmp_path / "cut", **settings)
+    assert course.interrupted is None and course.samples == 3200
+    assert same(held(tmp_path / "whole"), held(tmp_path / "cut"))
+    assert {name.partition("/")[0] for name in held(tmp_path / "cut")} == {"raw", "average", "optimizer", "buffer"}
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_average_behind(tmp_path):
+    first, _ = run(tmp_path / "a")
+    second, _ = run()
+    assert same(first.state_dict(), second.state_dict())
+    tensors = held(tmp_path / "a")
+    for name, value in first.networks.state_dict().items():
+        assert torch.equal(value, tensors[f"average/{name}"])
+        assert not torch.equal(value, tensors[f"raw/{name}"])
+
+
+def test_it_learns():
+    made, course = run(samples=32_000)
+    assert course.samples == 32_000
+    x = numbers().whole.x - made.middle
+    assert float((made.networks["net"](x) - x).detach().square().mean()) < 0.1
+    assert course.curve[-1][1] < 0.1
+
+
+def test_rounds_do_not_change_what_is_learned():
+    """Noise belongs to the record, so a step cut into pieces differs in rounding alone."""
+    one, _ = run(samples=1600)
+    many, _ = run(samples=1600, accumulate=7)
+    for a, b in zip(one.parameters(), many.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+        assert not torch.equal(a, b)
+
+
+def test_short_memory_halves_the_rounds_and_keeps_the_result():
+    class Narrow(Denoiser):
+        """Has memory for eight records at a time."""
+
+        def loss(self, batch, turn):
+            if len(batch.x) > 8:
+                raise torch.OutOfMemoryError("no room")
+            return Denoiser.loss(self, batch, turn)
+    torch.manual_seed(0)
+    said = []
+    data, config = numbers(), settled(samples=1600)
+    made = Narrow(Denoiser.Config())
+    train(made, stream(data, 32), config, data=data, seed=5, journal=Journal(None, said.append))
+    whole, _ = run(samples=1600)
+    assert [e["code"] for e in said if e["event"] == "warning"] == ["MEMORY", "MEMORY"]  # 2 rounds, then 4
+    for a, b in zip(made.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_steps_that_are_not_finite_leave_no_trace(tmp_path):
+    """At random steps the loss becomes NaN: each is skipped, told, and no checkpoint holds it."""
+    steps = set(random.Random(1).sample(range(3000), 100))
+    made, seen, said = family(), iter(range(10**6)), []
+    made.poison = lambda batch: next(seen) in steps
+    data, config = numbers(), settled(samples=32 * 3000)
+    course = train(made, stream(data, 32), config, data=data, seed=5, checkpoints=Checkpoints(tmp_path),
+                   journal=Journal(None, said.append))
+    bad = [e for e in said if e["event"] == "skipped" and e["why"] == "not finite"]
+    assert len(bad) == 100 and course.skipped >= 100
+    assert all(value.isfinite().all() for value in held(tmp_path).values())
+    assert all(p.isfinite().all() for p in made.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is_finite():
+    class Rooted(Denoiser):
+        """The square root's slope at 0 is infinite."""
+
+        def loss(self, batch, turn):
+            losses = Denoiser.loss(self, batch, turn)
+            zero = self.networks["net"][0].weight.sum() * 0
+            return type(losses)(losses.total + zero.sqrt(), losses.parts)
+    made = Rooted(Denoiser.Config())
+    before = [p.detach().clone() for p in made.parameters()]
+    data = numbers()
+    with pytest.raises(Diverged) as error:
+        train(made, stream(data, 32), settled(), data=data)
+    assert error.value.code == "DIVERGED"
+    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
+
+
+def test_after_too_many_bad_steps_weights_go_back_and_the_rate_is_halved(tmp_path):
+    run(tmp_path, stop_after(family(), 50))
+    made, said, data = family(), [], numbers()
+    kept = held(tmp_path)
+    seen = iter(range(10**6))
+    made.poison = lambda batch: next(seen) < 22
+    course = train(made, stream(data, 32), settled(), data=data, seed=5, checkpoints=Checkpoints(tmp_path),
+                   journal=Journal(None, said.append))
+    retreat = next(e for e in said if e["event"] == "retreat")
+    assert course.retreats == 1 and retreat["rate"] == 0.5e-3
+    assert retreat["to"] < retreat["samples"] and "raw/net.0.weight" in kept
+
+
+def test_it_ends_as_diverged_where_nothing_helps(tmp_path):
+    run(tmp_path, stop_after(family(), 10))
+    made = family()
+    made.poison = lambda batch: True
+    with pytest.raises(Diverged):
+        run(tmp_path, made, samples=32_000)
+    assert all(value.isfinite().all() for value in held(tmp_path).values())
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    run(tmp_path, stop_after(family(), 20))
+    run(tmp_path, stop_after(family(), 20))
+    newest, before = sorted(tmp_path.glob("samples-*"), reverse=True)
+    for name in ("tensors.safetensors", "state.json", "manifest.json"):
+        content = (newest / name).read_bytes()
+        at = len(content) // 2
+        (newest / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+        checkpoints = Checkpoints(tmp_path)
+        assert f"{checkpoints.newest().samples:015d}" in before.name
+        assert checkpoints.damaged[0].code == "CKPT_CORRUPT"
+        (newest / name).write_bytes(content)
+    for place in (newest, before):
+        (place / "state.json").unlink()
+    with pytest.raises(CorruptStore) as error:
+        Checkpoints(tmp_path).newest()
+    assert error.value.code == "CKPT_MISSING"
+
+
+def test_a_second_trainer_is_refused(tmp_path):
+    with locked(tmp_path / "run"):
+        with pytest.raises(CannotWrite) as error, locked(tmp_path / "run"):
+            pass
+        assert error.value.code == "RUN_LOCKED"
+    with locked(tmp_path / "run"):
+        pass
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import torch
+torch.set_num_threads(1)
+from slopes import Denoiser, numbers, settled, stream
+from verossim.training import Checkpoints, Journal, loop, train
+loop.SAVE_SECONDS = loop.REPORT_SECONDS = 0.0
+loop.SAVE_SHARE = 1.0
+torch.manual_seed(0)
+made, data = Denoiser(Denoiser.Config()), numbers()
+def tell(event):
+    if event["event"] in ("saved", "resumed"):
+        sys.stdout.write("ready\\n"), sys.stdout.flush()
+train(made, stream(data, 32), settled(samples=32 * 100_000), data=data, seed=5, checkpoints=Checkpoints(sys.argv[1]),
+      journal=Journal(None, tell))
+"""
+
+
+def test_kill_9_at_any_moment_loses_no_more_than_the_steps_since_the_last_save(tmp_path):
+    """It saves as often as it can, so that about half of the kills fall into a save; every run goes on from the one before."""
+    samples = 0
+    for _ in range(6):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), str(HERE)], stdout=subprocess.PIPE)
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(random.uniform(0, 0.3))
+        child.kill()
+        child.wait()
+        now = Checkpoints(tmp_path).newest()
+        assert now is not None and now.samples >= samples
+        samples = now.samples
+    assert samples > 0
+    assert len(list(tmp_path.iterdir())) <= 5  # two checkpoints, one that was being written
+
+
+WORKER = """
+import json, sys
+import torch
+from slopes import Denoiser, numbers, settled, stream
+from verossim.training import Engine, train
+torch.set_num_threads(1)
+engine = Engine.start()
+torch.manual_seed(engine.rank)
+made, data = Denoiser(Denoiser.Config()), numbers()
+config = settled(samples=1600, sharded=sys.argv[1] == "sharded", accumulate=2 if sys.argv[1] == "rounds" else 1)
+course = train(made, stream(data, 32, engine.rank, engine.ranks), config, data=data, seed=5, engine=engine)
+weights = [engine.whole(p.detach()).flatten().tolist() for p in made.parameters()]
+engine.close()
+sys.stdout.write(json.dumps({"weights": weights, "loss": course.curve[-1][1]}))
+"""
+
+
+@pytest.mark.parametrize("way", ["wrapped", "rounds", "sharded"])
+def test_two_ranks_equal_one(way):
+    told = spawned(WORKER, way)
+    one, course = run(samples=1600)
+    for rank in told:
+        for mine, theirs in zip(one.parameters(), rank["weights"], strict=True):
+            assert torch.allclose(mine.flatten(), torch.tensor(theirs), atol=1e-5)
+    assert abs(told[0]["loss"] - course.curve[-1][1]) < 1e-5
+
+
+def test_the_engine_on_its_own_adds_nothing():
+    engine = Engine()
+    part = {"a": torch.ones(2)}
+    assert engine.sum(part) is part and engine.share(part) is part and engine.gather(part["a"]) is part["a"]
