@@ -10,6 +10,7 @@ model read the same lines, so a setting stands in one place.
 
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
@@ -42,7 +43,8 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def build(kind: type, settings: dict[str, Any], where: str = "settings") -> Any:
-    """A checked config from plain values; text is read as the type of its knob, as it comes from a command line.
+    """A checked config from plain values; text is read as the type of its knob, as it comes from a command line (2M is
+    2,000,000).
 
     Raises BadConfig: CONFIG_KEY for an unknown name (with near names), CONFIG_TYPE and SETTING_RANGE for bad values.
     """
@@ -104,6 +106,8 @@ def _converted(value: Any, allowed: tuple[Any, ...]) -> Any:
                 return kind(value)
             except ValueError:
                 continue
+    if int in origins and (counted := re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG])", value)):
+        return round(float(counted[1]) * {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[counted[2]])
     return value
 
 

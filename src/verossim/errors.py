@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
-    "STATUS", "BadConfig", "BadData", "CannotWrite", "CorruptStore", "Diverged", "Incompatible", "MissingExtra",
+    "STATUS", "BadConfig", "BadData", "CannotWrite", "CorruptStore", "Diverged", "Incompatible", "Interrupted", "MissingExtra",
     "NoLikelihood", "NotInvertible", "Refused", "VerossimError", "near", "printable",
 ]
 
@@ -17,7 +17,7 @@ __all__ = [
 STATUS = {
     "DATA_EMPTY": 66, "DATA_MISSING": 66, "CKPT_MISSING": 66,
     "GMM_K": 64, "LABEL_UNKNOWN": 64, "SEED_RANGE": 64, "SETTING_RANGE": 64, "USAGE": 64, "SHELF_UNKNOWN": 64,
-    "OUT_EXISTS": 73, "OUT_DENIED": 73, "DISK_FULL": 74, "IO_DENIED": 74, "IO_GONE": 74, "IO_ERROR": 74,
+    "OUT_EXISTS": 73, "OUT_DENIED": 73, "RUN_LOCKED": 73, "DISK_FULL": 74, "IO_DENIED": 74, "IO_GONE": 74, "IO_ERROR": 74,
     "PICKLE_REFUSED": 77, "INTERRUPTED": 130,
 }
 
@@ -74,6 +74,20 @@ class Diverged(VerossimError):
     """Learning left the finite numbers and did not come back."""
 
     default_status = 70
+
+
+class Interrupted(VerossimError):
+    """Learning was asked to stop by a signal, and stopped with all saved."""
+
+    def __init__(self, signal: int, samples: int, total: int):
+        super().__init__("INTERRUPTED", f"Stopped after {samples:,} of {total:,} records; all is saved.",
+                         "The same command goes on from here.")
+        self.signal = signal
+
+    @property
+    def status(self) -> int:
+        """128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signal
 
 
 class CorruptStore(VerossimError):

@@ -26,6 +26,7 @@ __all__ = ["Stored", "check_family", "check_shapes", "check_vacant", "identity",
 
 MODEL, WEIGHTS, CARD, _ = FILES = "model.json", "weights.safetensors", "card.json", MANIFEST
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+RUN_MODEL = "model"  # where the folder of a run keeps what ships
 SHOWN = 5  # names listed in a message
 
 
@@ -61,12 +62,15 @@ def save(folder: str | Path, model: Mapping[str, Any], tensors: Mapping[str, Ten
 
 
 def load(folder: str | Path) -> Stored:
-    """The model in `folder`, every byte verified; the one before it where a save was cut off between its two renames.
+    """The model in `folder`, or in the folder of a run, every byte verified; the one before it where a save was cut off
+    between its two renames.
 
     Raises Refused PICKLE_REFUSED for pickles, CorruptStore CKPT_MISSING, CKPT_FORMAT, CKPT_VERSION, CKPT_CORRUPT naming the
     file, CKPT_NONFINITE or CKPT_KIND.
     """
     place = Path(os.path.realpath(folder))
+    if not (place / MANIFEST).exists() and any(at.exists() for at in (place / RUN_MODEL, previous(place / RUN_MODEL))):
+        place = place / RUN_MODEL
     if place.suffix.lower() in PICKLES and not place.is_dir():
         raise Refused("PICKLE_REFUSED", f"{printable(folder)} is a kind of file that only unpickling could read, and that runs "
                       "whatever code the file names.", "Ask for the weights as safetensors; verossim models are folders.")

@@ -18,12 +18,15 @@ from verossim.cli import app, main
 from verossim.safety import verify
 
 FLAGS = {
-    "fit": "--components --config --covariance --family --held-out --json --label --modality --output --overwrite --seed --set "
-           "--size --strict --trace --weight -o",
-    "sample": "--condition --format --json --output --overwrite --seed --trace -n -o",
-    "log-prob": "--condition --json --outliers --output --overwrite --trace -o",
+    "fit": "--budget --components --config --covariance --device --family --held-out --json --label --modality --output "
+           "--overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
+    "sample": "--condition --format --guidance --json --output --overwrite --seed --set --solver --steps --trace -n -o",
+    "log-prob": "--condition --json --method --outliers --output --overwrite --trace -o",
     "predict": "--json --output --overwrite --trace -o",
     "complete": "--json --mask --output --overwrite --seed --trace -o",
+    "encode": "--json --output --overwrite --trace -o",
+    "decode": "--condition --json --output --overwrite --trace -o",
+    "interpolate": "--condition --json --output --overwrite --trace -n -o",
     "describe": "--json --trace",
     "list": "--json --trace",
 }

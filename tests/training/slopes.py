@@ -10,7 +10,7 @@ from verossim.config import knob
 from verossim.families import LearnsByGradient, Losses, Turn
 from verossim.seeds import Noise
 from verossim.spaces import Batch, Continuous, Likelihood
-from verossim.training import InMemory, Training
+from verossim.training import InMemory, Settled
 
 SPACE = Continuous(shape=(4,), axes=("number",))
 
@@ -68,6 +68,6 @@ def stream(data: InMemory, batch: int, rank: int = 0, ranks: int = 1):
     return batches
 
 
-def settled(**settings) -> Training:
+def settled(**settings) -> Settled:
     """Settings with nothing left open."""
-    return replace(Training(samples=3200, batch=32, rate=1e-3, precision="fp32"), **settings)
+    return replace(Settled(samples=3200, batch=32, rate=1e-3), **settings)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from mixed import records
 from ranks import spawned
 from tiny import Normals, line
 
+from verossim.families.gmm import GMM
 from verossim.training import Engine, Learning, begin, learn
 
 WORKER = """
@@ -56,3 +58,35 @@ def test_alone_every_verb_is_the_identity():
     assert engine.share(parts) is parts
     assert engine.gather(parts["a"]) is parts["a"]
     engine.close()
+
+
+MIXTURE = """
+import json, sys
+import torch
+from mixed import records
+from verossim.families.gmm import GMM
+from verossim.training import Engine, Learning, begin, learn
+
+torch.set_num_threads(1)
+engine = Engine.start()
+space, data = records()
+family = GMM(GMM.Config(components=3, covariance=sys.argv[1]), space)
+begin(family, data, 5 if engine.first else 6, engine)
+history = learn(family, data, batch=700, config=Learning(iterations=10, tolerance=0.0), engine=engine)
+told = {"coordinates": family.coordinates().tolist(), "objectives": history.objectives}
+engine.close()
+sys.stdout.write(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical", "factors"])
+def test_a_mixture_of_two_processes_equals_that_of_one(covariance):
+    """Numbers, a category and missing cells."""
+    space, data = records()
+    family = GMM(GMM.Config(components=3, covariance=covariance), space)
+    begin(family, data, 5)
+    history = learn(family, data, batch=700, config=Learning(iterations=10, tolerance=0.0))
+    zero, one = spawned(MIXTURE, covariance)
+    assert zero == one
+    assert zero["coordinates"] == pytest.approx(family.coordinates().tolist(), rel=1e-9, abs=1e-9)
+    assert zero["objectives"] == pytest.approx(list(history.objectives), abs=1e-9)

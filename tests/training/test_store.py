@@ -244,7 +244,7 @@ def test_tensors_that_are_not_finite_are_neither_saved_nor_loaded(saved, monkeyp
     assert error.value.code == "CKPT_NONFINITE" and "mean" in error.value.message
     assert value(saved) == 1.0
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_check_finite", lambda *_: None)
+        patch.setattr(store, "check_finite", lambda *_: None)
         store.save(saved, MODEL, tensors(bad), CARD)
     with pytest.raises(CorruptStore, match="mean"):
         store.load(saved)

@@ -30,6 +30,7 @@ DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, C
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 TRACE = Annotated[bool, typer.Option("--trace", help="After an error, show the whole way to it.")]
+SETTINGS = Annotated[list[str] | None, typer.Option("--set", help="Any setting as NAME=VALUE; may be repeated.")]
 SEED = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 
 
@@ -47,18 +48,24 @@ def fit(
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same model.  [0]")] = None,
     held_out: Annotated[float | None, typer.Option("--held-out", help="Share of records set aside to judge by.  [0.1]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that cannot be used.")] = False,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting as NAME=VALUE; may be repeated.")] = None,
+    samples: Annotated[str | None, typer.Option("--samples", help="Records to see in all, such as 200_000 or 2M.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Time to finish in, such as 90s, 20m or 2h.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or auto.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin a run anew instead of going on with it.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.")] = None,
+    settings: SETTINGS = None,
     config: Annotated[str | None, typer.Option("--config", help="TOML file of these options; those given here win.")] = None,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
-    """Learn the distribution of DATA and save the model.
+    """Learn the distribution of DATA and save the model. What learns by gradient can be stopped; the same command goes on.
 
     The settings of the family and of the codec are options too, by their names, such as --iterations 50; they are listed by:
     verossim list settings gmm
     """
     given = {"source": source, "output": output, "family": family, "components": components, "covariance": covariance,
              "label": label, "weight": weight, "size": size, "modality": modality, "seed": seed, "held_out": held_out,
-             "strict": strict or None}
+             "strict": strict or None, "samples": samples, "budget": budget, "precision": precision,
+             "restart": restart or None, "device": device}
     with _voice(as_json) as voice:
         from .learning import learn, requested
         voice.answer(learn(voice, requested(given, settings or [], config), overwrite))
@@ -71,13 +78,19 @@ def sample(
     output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
     seed: SEED = 0,
+    steps: Annotated[str | None, typer.Option("--steps", help="Steps from noise to record.")] = None,
+    solver: Annotated[str | None, typer.Option("--solver", help="heun, euler, dpm or ancestral.")] = None,
+    guidance: Annotated[str | None, typer.Option("--guidance", help="Stress on the condition; 1 is just it.")] = None,
+    settings: SETTINGS = None,
     format: Annotated[str | None, typer.Option("--format", help="csv or parquet, for tables.")] = None,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Make new records: pictures and a contact sheet, or a table."""
     with _voice(as_json) as voice:
+        from .arguments import assignments
         from .making import sample
-        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite))
+        knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance)
+        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs))
 
 
 @app.command("log-prob")
@@ -85,13 +98,14 @@ def log_prob(
     model: MODEL, source: DATA,
     output: Annotated[str | None, typer.Option("--output", "-o", help="A .csv or .parquet file of the scores.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="Score given this class, as label=VALUE.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Which: flow, bound, iwae, elbo, ais; or all.")] = None,
     outliers: Annotated[int, typer.Option("--outliers", help="How many of the least probable to show.", min=0)] = 10,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
     with _voice(as_json) as voice:
         from .judging import log_prob
-        voice.answer(log_prob(voice, model, source, output, condition, outliers, overwrite))
+        voice.answer(log_prob(voice, model, source, output, condition, method, outliers, overwrite))
 
 
 @app.command()
@@ -118,6 +132,46 @@ def complete(
     with _voice(as_json) as voice:
         from .completing import complete
         voice.answer(complete(voice, model, source, output, mask, seed, overwrite))
+
+
+@app.command()
+def encode(
+    model: MODEL, source: DATA,
+    output: Annotated[str, typer.Option("--output", "-o", help="A .npy file of the latents.")],
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Write the latents of records: what the model would make them from."""
+    with _voice(as_json) as voice:
+        from .latents import encode
+        voice.answer(encode(voice, model, source, output, overwrite))
+
+
+@app.command()
+def decode(
+    model: MODEL,
+    latents: Annotated[str, typer.Argument(help="A .npy file of latents, as encode writes.", metavar="LATENTS")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
+    condition: Annotated[str | None, typer.Option("--condition", help="The class to decode as, as label=VALUE.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Make the records of latents."""
+    with _voice(as_json) as voice:
+        from .latents import decode
+        voice.answer(decode(voice, model, latents, output, condition, overwrite))
+
+
+@app.command()
+def interpolate(
+    model: MODEL, source: DATA,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
+    n: Annotated[int, typer.Option("-n", help="How many on the way, ends included.", min=2)] = 8,
+    condition: Annotated[str | None, typer.Option("--condition", help="The class to decode as, as label=VALUE.")] = None,
+    overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Go from the first record of DATA to the second through the model's latents, as a strip."""
+    with _voice(as_json) as voice:
+        from .latents import interpolate
+        voice.answer(interpolate(voice, model, source, output, n, condition, overwrite))
 
 
 @app.command()

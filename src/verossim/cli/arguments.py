@@ -8,7 +8,7 @@ from typing import Any
 from ..config import read_toml
 from ..errors import BadConfig, near, printable
 
-__all__ = ["SUFFIXES", "assignment", "from_file", "knobs_of", "spelled_out", "table_format"]
+__all__ = ["SUFFIXES", "assignment", "assignments", "from_file", "knobs_of", "spelled_out", "table_format"]
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
@@ -57,11 +57,12 @@ def _family(arguments: list[str]) -> str:
 def knobs_of(family: str) -> dict[str, Any]:
     """Every setting that `fit` takes for a family: its own, those of learning and of each codec of records."""
     from ..config import knobs
+    from ..model import learning_of
     from ..shelves import CODECS, FAMILIES
-    from ..training import Learning
     members: list[Any] = [CODECS.load(name) for name in CODECS.names() if name != "label"]
-    members.append(FAMILIES.load(family))
-    return {name: field for kind in [*(m.Config for m in members), Learning] for name, field in knobs(kind).items()}
+    learner = FAMILIES.load(family)
+    kinds = [*(member.Config for member in members), learning_of(learner), learner.Config]
+    return {name: field for kind in kinds for name, field in knobs(kind).items()}
 
 
 def assignment(text: str, option: str) -> tuple[str, str]:
@@ -70,6 +71,12 @@ def assignment(text: str, option: str) -> tuple[str, str]:
     if not equals or not name:
         raise BadConfig("USAGE", f"{option} is '{printable(text)}'.", f"It should be NAME=VALUE, such as {option} label=3.")
     return name.strip(), value
+
+
+def assignments(settings: list[str] | None, **given: Any) -> dict[str, Any]:
+    """Settings as NAME=VALUE and those that have options of their own, in one. Raises BadConfig USAGE."""
+    named = {name: value for name, value in given.items() if value is not None}
+    return named | dict(assignment(setting, "--set") for setting in settings or [])
 
 
 def from_file(path: str, known: Iterable[str]) -> dict[str, Any]:

@@ -24,27 +24,35 @@ SHOWN = 10  # records shown
 CLASSES = 20  # of a confusion table at most
 
 
-def log_prob(voice: Voice, path: str, source: str, output: str | None, condition: str | None, outliers: int,
-             overwrite: bool) -> dict[str, Any]:
-    """Nats and bits of each record, their mean, and the least probable records, least probable first."""
+def log_prob(voice: Voice, path: str, source: str, output: str | None, condition: str | None, method: str | None,
+             outliers: int, overwrite: bool) -> dict[str, Any]:
+    """Nats and bits of each record, their mean, and the least probable records, least probable first; by one of the family's
+    methods, or by all of them, the first of which is written."""
     if not first_rank():
         return {}
     model = Model.load(path)
     wanted = class_of(model, condition)
-    scores = _Scores(outliers)
-    blocks = scores.tables(model, source, wanted)
-    _write(voice, blocks, output, provenance("log-prob", path, model, condition=condition), overwrite)
-    if not scores.count:
-        raise _nothing(model, "scored")
+    methods = list(model.family.methods) if method == "all" and model.family.methods else [method]
+    told_of = []
+    for number, way in enumerate(methods):
+        scores = _Scores(outliers)
+        blocks = scores.tables(model, source, wanted, way)
+        _write(voice, blocks, None if number else output, provenance("log-prob", path, model, condition=condition, method=way),
+               overwrite)
+        if not scores.count:
+            raise _nothing(model, "scored")
+        told_of.append({"method": way, **scores.summary()})
     voice.quiet_bars()
     voice.problems(model.problems)
-    document = scores.summary()
-    voice.table("How probable", ["", ""], ([name.replace("_", " "), told(value)] for name, value in document.items()
-                                           if name != "outliers" and value is not None))
+    document = told_of[0]
+    names = [name for name, value in document.items() if name != "outliers" and value is not None]
+    voice.table("How probable", ["", *[""] * len(told_of)], ([name.replace("_", " "), *(told(d[name]) for d in told_of)]
+                                                             for name in names))
     least = ("record", "log_prob", "bits")
     voice.table("Least probable", least, ([outlier[name] for name in least] for outlier in document["outliers"]))
     _saved(voice, output)
-    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems]}
+    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems],
+            **({"methods": told_of} if len(told_of) > 1 else {})}
 
 
 class _Scores:
@@ -53,17 +61,20 @@ class _Scores:
     def __init__(self, outliers: int):
         self.most = outliers
         self.count = 0
-        self.nats = self.bits = 0.0
+        self.nats = self.bits = self.squares = 0.0
+        self.errors: float | None = None
         self.low, self.high = math.inf, -math.inf
         self.kind = "exact"
         self.least: list[tuple[float, int, str, float]] = []
 
-    def tables(self, model: Model, source: Any, condition: Any) -> Iterator[pa.Table]:
+    def tables(self, model: Model, source: Any, condition: Any, method: str | None) -> Iterator[pa.Table]:
         """A table a block: record, log_prob (nats), bits (a dimension), kind, and stderr where it is an estimate."""
-        for scored in model.score(source, condition):
+        for scored in model.score(source, condition, method):
             likelihood, records = scored.likelihood, scored.records
             log_p, bits = likelihood.log_prob.double(), likelihood.bits.double()
             places = [records.where(row) for row in range(len(records))]
+            if likelihood.stderr is not None:
+                self.errors = (self.errors or 0.0) + float(likelihood.stderr.double().square().sum())
             self._take(log_p, bits, places, likelihood.kind)
             table = pa.table({"record": places, "log_prob": log_p.numpy(), "bits": bits.numpy()})
             table = table.append_column("kind", [[likelihood.kind] * len(places)])
@@ -71,6 +82,7 @@ class _Scores:
 
     def _take(self, log_p: torch.Tensor, bits: torch.Tensor, places: list[str], kind: str) -> None:
         self.nats, self.bits = self.nats + float(log_p.sum()), self.bits + float(bits.sum())
+        self.squares += float(log_p.square().sum())
         self.low, self.high = min(self.low, float(log_p.min())), max(self.high, float(log_p.max()))
         self.kind = kind
         for row in log_p.argsort()[:self.most].tolist():
@@ -81,7 +93,10 @@ class _Scores:
 
     def summary(self) -> dict[str, Any]:
         """What the scores came to."""
-        return {"records": self.count, "kind": self.kind, "mean_log_prob": self.nats / self.count,
+        mean = self.nats / self.count
+        spread = math.sqrt(max(self.squares / self.count - mean ** 2, 0.0) / max(self.count - 1, 1))
+        return {"records": self.count, "kind": self.kind, "mean_log_prob": mean, "error_of_the_mean": spread,
+                "of_which_by_the_estimate": None if self.errors is None else math.sqrt(self.errors) / self.count,
                 "mean_bits_per_dimension": self.bits / self.count, "lowest_log_prob": self.low, "highest_log_prob": self.high,
                 "outliers": [{"record": place, "log_prob": -minus, "bits": bits}
                              for minus, _, place, bits in sorted(self.least, reverse=True)]}

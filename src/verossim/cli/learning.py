@@ -1,22 +1,24 @@
 """`verossim fit`: from data to a saved model, with a word on everything that was inferred, passed over and learned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import store
-from ..errors import BadConfig, CannotWrite, near, printable
+from ..errors import BadConfig, CannotWrite, Interrupted, near, printable
+from ..families import LearnsByGradient
 from ..folders import writable
 from ..model import Model, fit
+from ..shelves import FAMILIES
 from ..training import Journal
 from .arguments import assignment, from_file, knobs_of
 from .console import Voice, first_rank, told
+from .narrating import narrator
 
 __all__ = ["Request", "learn", "requested"]
 
-OPTIONS = ("source", "output", "family", "label", "weight", "modality", "seed", "held_out", "strict")
+OPTIONS = ("source", "output", "family", "label", "weight", "modality", "seed", "held_out", "strict", "restart", "device")
 CRITERIA = ("components", "covariance", "rank", "freedom", "bic", "icl", "held_out", "converged")
-Listen = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,19 @@ def requested(given: Mapping[str, Any], settings: list[str], config: str | None)
 
 def learn(voice: Voice, request: Request, overwrite: bool) -> dict[str, Any]:
     """Fits and saves. The place for the model is tried first: nobody should learn for hours and then have nowhere to save."""
-    if first_rank():
-        _check_place(request.output, overwrite)
     journal = Journal()
-    journal.listen(_narrator(voice))
-    model = fit(request.source, journal=journal, **request.arguments)
+    journal.listen(narrator(voice))
+    if issubclass(FAMILIES.load(request.arguments.get("family", "gmm")), LearnsByGradient):
+        model = fit(request.source, journal=journal, folder=request.output, **request.arguments)
+    else:
+        if first_rank():
+            _check_place(request.output, overwrite)
+        model = fit(request.source, journal=journal, **request.arguments)
+        if first_rank():
+            model.save(request.output)
     voice.quiet_bars()
     if not first_rank():
         return {}
-    model.save(request.output)
     _show(voice, model, request.output)
     return {"model": request.output, "sha256": store.identity(request.output), **model.describe(),
             "problems": [vars(problem) for problem in model.problems]}
@@ -66,43 +72,6 @@ def _check_place(output: str, overwrite: bool) -> None:
     writable(place)
 
 
-def _narrator(voice: Voice) -> Listen:
-    """What to say at each event of the journal; events that are not known here are passed over."""
-    said: dict[str, Listen] = {
-        "codec": lambda e: _codec(voice, e), "data": lambda e: _data(voice, e), "plan": lambda e: _plan(voice, e),
-        "sweep": lambda e: voice.bar("learning", e["sweep"], e["of"], f"sweep {e['sweep']}: {told(e['objective'])}"),
-        "candidate": lambda e: voice.note(f"candidate {_differences(e['settings'])}: BIC {told(e['bic'])}, "
-                                          f"held out {told(e['held_out'])} nats"),
-        "candidate left out": lambda e: voice.note(f"candidate left out, {_differences(e['settings'])}: {e['why']}"),
-        "warning": lambda e: voice.warn(f"{e['code']}: {e['message']} {e['hint']}".rstrip()),
-    }
-    return lambda event: said.get(event["event"], lambda _: None)(event)
-
-
-def _codec(voice: Voice, event: dict[str, Any]) -> None:
-    names = ("column", "type", "missing", "distinct", "range")
-    voice.table("What the data was taken for", names, ([row[name] for name in names] for row in event["columns"]), beside=True)
-    for note in event["notes"]:
-        voice.note(f"note: {note}")
-
-
-def _data(voice: Voice, event: dict[str, Any]) -> None:
-    from ..spaces import Problem
-    manifest = event["manifest"]
-    voice.problems([Problem(**problem) for problem in event["problems"]], max(len(event["problems"]), manifest["skipped"]))
-    voice.note(f"{manifest['records']:,} records: {manifest['train']:,} to learn from, {manifest['held_out']:,} held out; "
-               f"{manifest['duplicates']:,} had occurred before, {manifest['skipped']:,} passed over")
-
-
-def _plan(voice: Voice, event: dict[str, Any]) -> None:
-    voice.note(f"plan: {event['batch']:,} records at a time, {event['bytes'] / 1e6:,.1f} MB of memory, "
-               f"{event['sweep_bytes'] / 1e6:,.1f} MB read a sweep")
-
-
-def _differences(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {settings[name]}" for name in ("covariance", "components") if name in settings)
-
-
 def _show(voice: Voice, model: Model, output: str) -> None:
     """What was learned."""
     history, held_out = model.card["history"], model.card["held_out"]
@@ -114,14 +83,22 @@ def _show(voice: Voice, model: Model, output: str) -> None:
         voice.say(f"stability of the choice: {told(history['stability'])} (adjusted Rand index over resamples)")
     settings = model.describe()["settings"]
     rows = [["family", model.card["family"]],
-            *((name, settings[name]) for name in ("components", "covariance") if name in settings),
-            ["objective, nats a scaled record", history["objectives"][-1] if history["objectives"] else None],
-            ["sweeps", history["sweeps"]], ["converged", history["converged"]], ["seconds", round(history["seconds"], 2)]]
+            *((name, settings[name]) for name in ("components", "covariance", "width") if name in settings)]
+    if "objectives" in history:
+        rows += [["objective, nats a scaled record", history["objectives"][-1] if history["objectives"] else None],
+                 ["sweeps", history["sweeps"]], ["converged", history["converged"]]]
+    else:
+        rows += [["records seen", history["samples"]], ["steps", history["steps"]], ["steps skipped", history["skipped"]]]
+    rows += [["seconds", round(history["seconds"], 2)]]
     if held_out:
         kind = held_out["kind"]
+        error = f" +- {told(held_out['bits_stderr'])}" if held_out.get("bits_stderr") is not None else ""
         rows += [["held-out records", held_out["records"]], [f"held-out log-likelihood, nats ({kind})", held_out["log_prob"]],
-                 [f"held-out bits per dimension ({kind})", held_out["bits"]], ["held-out accuracy", held_out["accuracy"]]]
+                 [f"held-out bits per dimension ({kind})", told(held_out["bits"]) + error],
+                 ["held-out accuracy", held_out["accuracy"]]]
     voice.table("What was learned", ["", ""], ([name, told(value)] for name, value in rows if value is not None))
-    if not history["converged"]:
+    if not history.get("converged", True):
         voice.warn(f"NOT_CONVERGED: learning stopped after {history['sweeps']} sweeps. Raise --iterations, or --tolerance.")
     voice.say(f"saved: {printable(output)}")
+    if history.get("interrupted"):
+        raise Interrupted(history["interrupted"], history["samples"], history["training"]["samples"])

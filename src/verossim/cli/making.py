@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..config import knobs
 from ..data.people import to_pictures, to_table
 from ..errors import BadConfig, printable
 from ..model import Model
@@ -19,12 +20,13 @@ from .records import class_of, folder_names, guarded, provenance, write_table
 __all__ = ["sample"]
 
 BLOCK = {"image": 1024, "table": 65_536}  # records drawn at a time
+STEPWISE = 64  # the same where each takes many steps, so that progress is seen
 SHEET = 1024  # pictures of a contact sheet at most
 SHOWN = 40  # rows of a table on a terminal
 
 
 def sample(voice: Voice, path: str, n: int, output: str | None, condition: str | None, seed: int, format: str | None,
-           overwrite: bool) -> dict[str, Any]:
+           overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """Draws n records; without an output, those of a table are shown."""
     if not first_rank():
         return {}
@@ -37,9 +39,9 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
     if pictures and (format or Path(output or "").suffix.lower() in SUFFIXES):
         raise BadConfig("USAGE", "This is a model of pictures, which go into a folder.", "Give a folder: -o FOLDER.")
     kind = table_format(output, format)
-    blocks = _drawn(voice, model, n, wanted, seed)
+    blocks = _drawn(voice, model, n, wanted, seed, settings)
     tables = guarded(voice, map(to_table, blocks)) if kind == "csv" else map(to_table, blocks)
-    source = provenance("sample", path, model, seed, n=n, condition=condition)
+    source = provenance("sample", path, model, seed, n=n, condition=condition, **settings)
     if output is None:
         return _shown(voice, blocks, pictures)
     if pictures:
@@ -56,12 +58,12 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
     return {"output": output, "count": n, "provenance": vars(source)}
 
 
-def _drawn(voice: Voice, model: Model, n: int, condition: Any, seed: int) -> Iterator[Records]:
+def _drawn(voice: Voice, model: Model, n: int, condition: Any, seed: int, settings: dict[str, Any]) -> Iterator[Records]:
     """The samples in blocks; sample 7 is sample 7 whatever the block."""
-    size = BLOCK[model.codec.modality]
+    size = STEPWISE if knobs(model.family.Sampling) else BLOCK[model.codec.modality]
     for first in range(0, n, size):
         voice.bar("sampling", first, n)
-        yield model.draw(min(size, n - first), condition, seed, first)
+        yield model.draw(min(size, n - first), condition, seed, first, **settings)
 
 
 def _write_pictures(out: Release, model: Model, blocks: Iterator[Records]) -> None:

@@ -15,7 +15,7 @@ from ..errors import BadConfig, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "Turn"]
+__all__ = ["Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Turn"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,16 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """Of a family whose sampling has none."""
+
+
 class Family(nn.Module, ABC):
     """P(X) or P(X | Y) over a Space; the two verbs are `sample` and `log_prob`."""
 
     Config: ClassVar[type]
+    Sampling: ClassVar[type] = NoSettings  #: the knobs of `unfold` and `sample`
     accepts: ClassVar[tuple[type, ...]]
     likelihood: Literal["exact", "bound", "estimate", "none"]
     #: The ways that log_prob can be had, the default first; empty where there is but one.

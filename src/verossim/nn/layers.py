@@ -54,6 +54,8 @@ class Fourier(nn.Module):
     Tancik et al., "Fourier features let networks learn high frequency functions", arXiv:2006.10739, with fixed frequencies.
     """
 
+    frequencies: Tensor
+
     def __init__(self, width: int, most: float = 64.0):
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(0, math.log10(most), width // 2) * 0.5, persistent=False)

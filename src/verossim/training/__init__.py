@@ -5,14 +5,15 @@ Training knows the contract of a family and never a member of the shelf.
 
 from .checkpoint import Checkpoints, locked
 from .engine import Engine
+from .forecast import Forecast, Training, seconds_of, settle
 from .journal import Journal, read_events
-from .loop import Course, Training, train
+from .loop import Course, Settled, train
 from .plan import Plan, plan
 from .selection import Row, Selection, candidates, select, wants_selection
 from .statistics import History, InMemory, Learning, Split, begin, learn, subsample
 
 __all__ = [
-    "Checkpoints", "Course", "Engine", "History", "InMemory", "Journal", "Learning", "Plan", "Row", "Selection", "Split",
-    "Training", "begin", "candidates", "learn", "locked", "plan", "read_events", "select", "subsample", "train",
-    "wants_selection",
+    "Checkpoints", "Course", "Engine", "Forecast", "History", "InMemory", "Journal", "Learning", "Plan", "Row", "Selection",
+    "Settled", "Split", "Training", "begin", "candidates", "learn", "locked", "plan", "read_events", "seconds_of", "select",
+    "settle", "subsample", "train", "wants_selection",
 ]

@@ -137,14 +137,15 @@ class Engine:
                     if wait:
                         quiet.enter_context(network.no_sync())
                 else:
-                    network.set_requires_gradient_sync(not wait)
+                    sharded: Any = network
+                    sharded.set_requires_gradient_sync(not wait)
             yield
 
     def norm(self, parameters: list[nn.Parameter]) -> Tensor:
         """The norm of the gradient over all parameters, ()."""
         norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
         total = torch.linalg.vector_norm(torch.stack(norms))
-        return total.full_tensor() if isinstance(total, _sharded()) else total
+        return self.whole(total)
 
     def clip(self, parameters: list[nn.Parameter], share: float) -> None:
         """Shortens the gradient to a share of its length."""
@@ -173,7 +174,7 @@ class Engine:
             processes.destroy_process_group()
 
 
-def _sharded() -> type:
+def _sharded() -> Any:
     from torch.distributed.tensor import DTensor
     return DTensor
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import knob
 from ..errors import CannotWrite, Diverged
 from ..families import LearnsByGradient, Losses, Turn
 from ..seeds import Noise, reseed
@@ -33,7 +32,7 @@ from .optimizers import Optimizers, rate
 from .statistics import Split, subsample
 from .stopping import Stop, stopping
 
-__all__ = ["Course", "Training", "train"]
+__all__ = ["Course", "Settled", "train"]
 
 STREAMS = 1 << 62  # training draws from other streams than sampling does
 TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
@@ -43,21 +42,20 @@ NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """How to learn by gradient. "auto" is settled by the plan, before the first step."""
+class Settled:
+    """How to learn by gradient, with nothing left open; `forecast.Training` says what each means."""
 
-    samples: int | str = knob("auto", "records to see in all, each as often as it comes", low=1, high=10**13, choices=("auto",))
-    budget: str = knob("", "time to finish in, such as 90s, 20m or 2h; chooses width, batch and samples")
-    batch: int | str = knob("auto", "records a step, on all ranks together", low=1, high=1 << 20, choices=("auto",))
-    accumulate: int = knob(1, "rounds that a step is cut into, to save memory", low=1, high=1 << 16)
-    rate: float | str = knob("auto", "peak rate of learning", low=0.0, high=1.0, choices=("auto",))
-    optimizer: str = knob("adamw", "adamw, or muon for matrices and adamw for the rest", choices=("adamw", "muon"))
-    decay: float = knob(0.01, "decay of matrices and kernels towards zero, per rate", low=0.0, high=1.0)
-    clip: float = knob(1.0, "longest gradient; 0 for any", low=0.0, high=1e6)
-    average: float = knob(0.05, "width of the weights' average, as a share of the run; 0 for none", low=0.0, high=0.28)
-    precision: str = knob("auto", "fp32, or bf16 or fp16 for products", choices=("auto", "fp32", "bf16", "fp16"))
-    compile: str = knob("auto", "torch.compile: yes, no, or where it was measured to pay", choices=("auto", "yes", "no"))
-    sharded: bool = knob(False, "under torchrun, share out weights too (FSDP2), not gradients alone (DDP)")
+    samples: int
+    batch: int
+    rate: float
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    decay: float = 0.01
+    clip: float = 1.0
+    average: float = 0.05
+    precision: str = "fp32"
+    compiled: bool = False
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Course:
     curve: list[tuple[int, float, float | None]] = field(default_factory=list)
 
 
-def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Training, *, data: Split, seed: int = 0,
+def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
           engine: Engine | None = None, journal: Journal | None = None, checkpoints: Checkpoints | None = None,
           settings: Mapping[str, Any] | None = None, show: Callable[[int], None] | None = None,
           publish: Callable[[int], None] | None = None) -> Course:
@@ -90,15 +88,14 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
     family.train()
     with stopping() as stop, run.prepared(data):
         source = batches(run.samples)
-        with contextlib.closing(source) if isinstance(source, contextlib.AbstractContextManager) else contextlib.nullcontext():
-            while True:
-                due = run.due_now(stop)
-                run.report(due)
-                run.show(due)
-                run.save(due)
-                if "done" in due:
-                    break
-                run.learn(next(source))
+        while True:
+            due = run.due_now(stop)
+            run.report(due)
+            run.show(due)
+            run.save(due)
+            if "done" in due:
+                break
+            run.learn(next(source))
         run.interrupted = stop.signal
     return run.finished()
 
@@ -106,10 +103,9 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
 class _Run:
     """The state of a run and the four things done with it."""
 
-    def __init__(self, family: LearnsByGradient, config: Training, seed: int, engine: Engine, journal: Journal,
+    def __init__(self, family: LearnsByGradient, config: Settled, seed: int, engine: Engine, journal: Journal,
                  checkpoints: Checkpoints | None, settings: dict[str, Any], show: Callable[[int], None] | None,
                  publish: Callable[[int], None] | None):
-        assert isinstance(config.samples, int) and isinstance(config.batch, int) and isinstance(config.rate, float)
         self.family, self.config, self.seed, self.engine, self.journal = family, config, seed, engine, journal
         self.checkpoints, self.settings, self.shown, self.published = checkpoints, settings, show, publish
         self.total, self.batch, self.rounds = config.samples, config.batch, config.accumulate
@@ -131,6 +127,9 @@ class _Run:
         if held is None:
             family.start(subsample(data, self.seed), Noise(self.seed, 1))
         family.to(engine.device)
+        if self.config.compiled:
+            for network in family.networks.values():
+                network.compile()
         engine.wrap(family.networks, self.config.sharded)
         self.parameters = dict(engine.named(family.networks))
         self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay)

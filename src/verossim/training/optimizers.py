@@ -56,8 +56,8 @@ class Optimizers:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, "parameter/quantity" -> tensor."""
-        return {f"{self.names[parameter]}/{quantity}": value for optimizer in self.each()
-                for parameter, state in optimizer.state.items() for quantity, value in state.items()}
+        return {f"{name}/{quantity}": value for optimizer in self.each() for parameter, name in self.names.items()
+                for quantity, value in optimizer.state.get(parameter, {}).items()}
 
     def restore(self, tensors: Mapping[str, Tensor], engine: Engine) -> None:
         """Sets the state from what `tensors` returned, whole; the engine gives each rank its part."""

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 __all__ = ["Stop", "stopping"]
 
@@ -27,7 +28,8 @@ class Stop:
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
     """A Stop that SIGINT and SIGTERM set while the `with` block runs; in other threads than the main one, none does."""
-    stop, before = Stop(), {}
+    stop = Stop()
+    before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.signal = number

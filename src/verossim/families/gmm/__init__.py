@@ -215,7 +215,8 @@ class GMM(LearnsByStatistics):
         """P(component | record, class where known), (B, J) float64."""
         return self._each(batch.x, batch.condition, self._responsibilities, len(self.means))
 
-    def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Likelihood:
+    def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None,
+                 method: str | None = None) -> Likelihood:
         """log p(x), or log p(x | y) where the condition is a class, (B,); exact, or a bound where the space has cells."""
         log_p = self._each(x, condition, self._log_density, 1)[:, 0]
         return Likelihood(log_p, self.kind, self.space.coordinates)

@@ -4,8 +4,6 @@
     files <- people's types <- codec <- family  sample, complete
 """
 
-import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import __version__, data, store
-from .codecs import Codec
-from .codecs.label import Label
-from .config import build, knobs, plain
-from .errors import BadConfig, BadData, CorruptStore, Incompatible, near
-from .families import Family, LearnsByStatistics
-from .seeds import Noise, check_seed
-from .shelves import CODECS, FAMILIES
-from .spaces import Likelihood, Problem, Records, Space, space_from, space_plain
-from .training import Engine, Journal, Learning, Row, begin, candidates, learn, plan, select, wants_selection
+from .. import __version__, data, store
+from ..codecs import Codec
+from ..codecs.label import Label
+from ..config import build, plain
+from ..errors import BadConfig, BadData, CorruptStore, Incompatible
+from ..families import Family
+from ..seeds import Noise, check_seed
+from ..shelves import CODECS, FAMILIES
+from ..spaces import Likelihood, Problem, Records, space_from, space_plain
 
-__all__ = ["Model", "Scored", "fit"]
-
-HELD_OUT_BATCH = 4096
+__all__ = ["Model", "Scored", "features"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +47,16 @@ class Model:
     def draw(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Records:
         """n new records, samples number `first` to `first + n - 1` of a seed, with their labels where the model has them.
 
-        Without a condition a conditional model draws the label too: the records are samples of P(X, Y).
+        Without a condition a conditional model draws the label too: the records are samples of P(X, Y). settings: those of
+        the family's sampling, such as steps=18. Raises BadConfig CONFIG_KEY for others.
         """
         if n < 1:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 1.")
+        knobs = vars(build(self.family.Sampling, settings, "sampling"))
         noise = Noise(check_seed(seed), n, first)
         y = self._condition(condition, noise)
         with torch.inference_mode():
-            x = self.family.sample(noise, y, **settings)
+            x = self.family.sample(noise, y, **knobs)
         records = self.codec.decode(x, first)
         if self.label is None or y is None:
             return records
@@ -69,18 +66,21 @@ class Model:
         """The same as people hold them: a list of PIL images, or a table of the frame library that the data came in with."""
         return data.to_people(self.draw(n, condition, seed, first, **settings), self.card.get("frame", "arrow"))
 
-    def score(self, source: Any, condition: Any = None) -> Iterator[Scored]:
-        """log p(x), or log p(x | condition), block by block, in the raw units of the records; memory is bounded."""
+    def score(self, source: Any, condition: Any = None, method: str | None = None) -> Iterator[Scored]:
+        """log p(x), or log p(x | condition), block by block, in the raw units of the records; memory is bounded. method: one
+        of the family's `methods`, the first where None. Raises BadConfig SETTING_RANGE for others."""
+        if method is not None:
+            self.family.way(method)
         for records, x, _ in self._points(source):
             y = None if condition is None else self._condition(condition, Noise(0, len(x)))
             noise = Noise(0, len(x), records.first)
             with torch.inference_mode():
-                likelihood = self.family.log_prob(x, y, noise)
+                likelihood = self.family.log_prob(x, y, noise, method)
             yield Scored(records, replace(likelihood, log_prob=likelihood.log_prob + self.codec.log_volume(x)))
 
-    def log_prob(self, source: Any, condition: Any = None) -> Likelihood:
+    def log_prob(self, source: Any, condition: Any = None, method: str | None = None) -> Likelihood:
         """Nats per record, (B,): log mass where values are whole or 8-bit, log density in raw units elsewhere."""
-        parts = [scored.likelihood for scored in self.score(source, condition)]
+        parts = [scored.likelihood for scored in self.score(source, condition, method)]
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be scored.", _first(self.problems))
         stderr = torch.cat([p.stderr for p in parts if p.stderr is not None]) if parts[0].stderr is not None else None
@@ -127,6 +127,43 @@ class Model:
             raise BadData("DATA_EMPTY", "No record of the source can be completed.", _first(self.problems))
         return data.to_people(data.joined(blocks), self.card.get("frame", "arrow"))
 
+    def encode(self, source: Any) -> Tensor:
+        """Latents (B, *latent) of the records, about standard normal; their labels, where there are any, are the condition.
+        Raises NotInvertible from families without latents."""
+        with torch.inference_mode():
+            parts = [self.family.encode(x, y if self.label is not None else None) for _, x, y in self._points(source)]
+        if not parts:
+            raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
+        return torch.cat(parts)
+
+    def decoded(self, z: Tensor, condition: Any = None) -> Records:
+        """The records of latents (B, *latent). Raises NotInvertible from families without latents, BadData LATENT_SHAPE."""
+        with torch.inference_mode():
+            x = self.family.decode(z, self._given(condition, len(z)))
+        return self.codec.decode(x)
+
+    def decode(self, z: Tensor, condition: Any = None) -> Any:
+        """The same as people hold them."""
+        return data.to_people(self.decoded(z, condition), self.card.get("frame", "arrow"))
+
+    def between(self, source: Any, n: int = 8, condition: Any = None) -> Records:
+        """n records on the way from the first record of the source to the second, ends included: decoded from points on the
+        great circle between their latents, which keeps the length that a normal latent has (Shoemake, SIGGRAPH 1985)."""
+        if n < 2:
+            raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 2, for both ends.")
+        z = self.encode(source)
+        if len(z) < 2:
+            raise BadData("DATA_EMPTY", "There are fewer than two records to go between.", "Give two.")
+        a, b = z[0].flatten().double(), z[1].flatten().double()
+        angle = torch.arccos((a @ b / (a.norm() * b.norm()).clamp(min=1e-12)).clamp(-1 + 1e-9, 1 - 1e-9))
+        s = torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
+        path = (((1 - s) * angle).sin() * a + (s * angle).sin() * b) / angle.sin()
+        return self.decoded(path.to(z.dtype).view(n, *z.shape[1:]), condition)
+
+    def interpolate(self, source: Any, n: int = 8, condition: Any = None) -> Any:
+        """The same as people hold them."""
+        return data.to_people(self.between(source, n, condition), self.card.get("frame", "arrow"))
+
     def describe(self) -> dict[str, Any]:
         """Family, space, settings, what the codec inferred, and the card: data manifest and training history."""
         return {
@@ -150,7 +187,8 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Model":
-        """A saved model. Raises CorruptStore where a file is damaged, from a newer version, or not ours."""
+        """A saved model, or that of a run's folder. Raises CorruptStore where a file is damaged, from a newer version, or not
+        ours."""
         stored = store.load(path)
         model = stored.model
         try:
@@ -176,14 +214,19 @@ class Model:
 
     def _condition(self, condition: Any, noise: Noise) -> Tensor | None:
         """Labels as tokens (B,): the one that was asked for, or drawn from the class prior."""
-        if self.label is None and condition is None:
-            return None
-        label = self._labels("it takes no condition", "Leave the condition out, or fit again with a label column.")
-        if condition is not None:
-            value = next(iter(condition.values())) if isinstance(condition, Mapping) else condition
-            return torch.full((len(noise),), label.index(value))
+        if self.label is None or condition is not None:
+            return self._given(condition, len(noise))
+        label = self.label
         edges = label.prior.cumsum(0)[:-1]
         return torch.bucketize(noise.uniform(dtype=torch.float64), edges, right=True)
+
+    def _given(self, condition: Any, count: int) -> Tensor | None:
+        """One label `count` times as tokens (B,), or None for none."""
+        if condition is None:
+            return None
+        label = self._labels("it takes no condition", "Leave the condition out, or fit again with a label column.")
+        value = next(iter(condition.values())) if isinstance(condition, Mapping) else condition
+        return torch.full((count,), label.index(value))
 
     def _points(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (parsed records, x (B, *event), label (B,) or -1) of anything that `open_source` opens."""
@@ -191,120 +234,15 @@ class Model:
         column = None if self.label is None else self.label.config.column
         found: list[Problem] = []
         for block in opened.blocks():
-            features = _features(block, opened.label, column, self.card.get("weight"))
-            parsed = self.codec.parse(features, found, unknown)
+            parsed = self.codec.parse(features(block, opened.label, column, self.card.get("weight")), found, unknown)
             if len(parsed):
                 y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
                 yield parsed, self.codec.encode(parsed, unknown), y[data.rows_of(block, parsed)]
         self.problems = [*opened.problems, *found]
 
 
-def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
-        seed: int = 0, held_out: float = 0.1, strict: bool = False, journal: Journal | None = None,
-        **settings: Any) -> Model:
-    """Learns the distribution of `source` and returns the model.
-
-    source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
-        PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
-    label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
-    weight : the column that says how much each record counts.
-    held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.
-    strict : stop at the first record that cannot be used instead of passing over it.
-    settings : those of the family, of learning and of the codec, e.g. components=20, covariance="full", stepwise=True, size=32.
-
-    Raises BadConfig for settings, BadData for the source; both say the value, the place and the way out.
-    """
-    check_seed(seed)
-    if not 0 <= held_out < 1:
-        raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
-    kind = FAMILIES.load(family)
-    config, settings = _taken(kind.Config, settings, family)
-    learning, settings = _taken(Learning, settings, "learning")
-    opened = data.open_source(source, label=label, weight=weight, modality=modality, strict=strict)
-    reader = CODECS.load(opened.modality)
-    for name in settings.keys() - knobs(reader.Config).keys():
-        raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality}' has a setting '{name}'.",
-                        near(name, {**knobs(kind.Config), **knobs(Learning), **knobs(reader.Config)}))
-    journal = journal or Journal()
-    codec, labels = _fitted_codecs(opened, reader(build(reader.Config, settings, opened.modality)))
-    journal.event("codec", modality=opened.modality, columns=[*codec.describe(), *(labels.describe() if labels else [])],
-                  notes=[*opened.notes, *codec.notes])
-    encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict)
-    journal.event("data", manifest=encoded.manifest.plain(), problems=[vars(p) for p in opened.problems])
-    learned, history = _learned(kind, config, codec.space, labels.space if labels else None, encoded, learning, seed, journal)
-    card = {
-        "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
-        "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
-        "problems": len(opened.problems), "history": history,
-    }
-    model = Model(codec, learned.eval(), labels, card)
-    model.problems = list(opened.problems)
-    model.card["held_out"] = _on_held_out(model, encoded.held_out)
-    journal.event("held out", result=model.card["held_out"])
-    return model
-
-
-def _learned(kind: type, config: Any, space: Space, condition: Space | None, encoded: data.Encoded, learning: Learning,
-             seed: int, journal: Journal) -> tuple[LearnsByStatistics, dict[str, Any]]:
-    """The family, its open settings chosen, its parameters learned; and how that went."""
-    history: dict[str, Any] = {}
-    if wants_selection(config):
-        def built(candidate: Any) -> LearnsByStatistics:
-            plan(space, len(encoded.train), candidate, condition)  # one that would not fit in memory is left out
-            return kind(candidate, space, condition)
-        tried = candidates(kind, config, space, len(encoded.train))
-        chosen = select(built, tried, encoded.train, encoded.held_out, seed, journal)
-        config = chosen.choice.config
-        history["selection"] = [{"chosen": row is chosen.choice, **_criteria(row)} for row in chosen.rows]
-        history |= {"stability": chosen.stability, "agreed": chosen.agreed, "warnings": chosen.warnings}
-    planned = plan(space, len(encoded.train), config, condition)
-    journal.event("plan", **vars(planned))
-    family = kind(config, space, condition)
-    with contextlib.closing(Engine.start()) as engine:
-        begin(family, encoded.train, seed, engine)
-        history |= vars(learn(family, encoded.train, batch=planned.batch, config=learning, engine=engine, journal=journal))
-    return family, history
-
-
-def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
-    """Mean log-likelihood, bits per dimension and accuracy on records that were not learned from; None without any."""
-    if not len(split):
-        return None
-    nats = right = labelled = 0.0
-    kind, coordinates = "exact", model.codec.space.coordinates
-    with torch.inference_mode():
-        for batch in split.sweep(HELD_OUT_BATCH):
-            likelihood = model.family.log_prob(batch.x, None, Noise(0, len(batch.x)))
-            nats += float((likelihood.log_prob + model.codec.log_volume(batch.x)).sum())
-            kind = likelihood.kind
-            if batch.condition is not None:
-                known = batch.condition >= 0
-                right += float((model.posterior(batch.x).argmax(1) == batch.condition)[known].sum())
-                labelled += float(known.sum())
-    return {"records": len(split), "log_prob": nats / len(split), "kind": kind,
-            "bits": -nats / len(split) / coordinates / math.log(2), "accuracy": right / labelled if labelled else None}
-
-
-def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | None]:
-    """The codec of the records, and that of their labels where the source has any: one pass for both."""
-    if source.label is None:
-        return codec.fit(source.features()), None
-    labels = Label(Label.Config(column=source.label))
-    codec.fit(_features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
-    return codec, labels.settled()
-
-
-def _taken(kind: type, settings: dict[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
-    """The config made of those settings that are its own, and the settings that are left."""
-    own = {name: value for name, value in settings.items() if name in knobs(kind)}
-    return build(kind, own, where), {name: value for name, value in settings.items() if name not in own}
-
-
-def _criteria(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in vars(row).items() if name not in ("config", "unseen")}
-
-
-def _features(block: Records, *aside: str | None) -> Records:
+def features(block: Records, *aside: str | None) -> Records:
+    """A block less its label and weight, where it has any."""
     return block.without(*(name for name in aside if name is not None))
 
 

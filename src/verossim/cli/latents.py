@@ -1,0 +1,89 @@
+"""`verossim encode`, `decode` and `interpolate`: records to their latents, back, and the way between two of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.people import to_pictures, to_table
+from ..errors import BadConfig, BadData, printable
+from ..model import Model
+from ..safety import contact_sheet, gate, release, release_file
+from ..spaces import Records
+from .arguments import SUFFIXES
+from .console import Voice, first_rank
+from .records import class_of, provenance, write_table
+
+__all__ = ["decode", "encode", "interpolate"]
+
+
+def encode(voice: Voice, path: str, source: str, output: str, overwrite: bool) -> dict[str, Any]:
+    """Writes the latents (B, *latent) of the records as float32."""
+    if not first_rank():
+        return {}
+    if Path(output).suffix.lower() != ".npy":
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .npy.")
+    model = Model.load(path)
+    z = model.encode(source)
+    with release_file(output, provenance("encode", path, model), overwrite) as file, file.open("wb") as out:
+        np.save(out, z.float().numpy(), allow_pickle=False)
+    voice.problems(model.problems)
+    voice.say(f"{len(z):,} latents of shape {tuple(z.shape[1:])}: {printable(output)}")
+    return {"output": output, "count": len(z), "shape": list(z.shape[1:])}
+
+
+def decode(voice: Voice, path: str, latents: str, output: str, condition: str | None, overwrite: bool) -> dict[str, Any]:
+    """Writes the records of latents."""
+    if not first_rank():
+        return {}
+    model = Model.load(path)
+    records = model.decoded(_latents(latents), class_of(model, condition))
+    return _written(voice, model, records, output, provenance("decode", path, model, condition=condition), overwrite)
+
+
+def interpolate(voice: Voice, path: str, source: str, output: str, n: int, condition: str | None,
+                overwrite: bool) -> dict[str, Any]:
+    """Writes n records on the way from the first of the source to the second."""
+    if not first_rank():
+        return {}
+    model = Model.load(path)
+    records = model.between(source, n, class_of(model, condition))
+    voice.problems(model.problems)
+    return _written(voice, model, records, output, provenance("interpolate", path, model, n=n, condition=condition), overwrite)
+
+
+def _latents(path: str) -> torch.Tensor:
+    """The numbers of a .npy file, float32. Raises BadData."""
+    try:
+        z = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise BadData("DATA_MISSING", f"{printable(path)} does not exist.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise BadData("DATA_FORMAT", f"{printable(path)} holds no latents: {printable(error)}.",
+                      "Give a .npy file as `verossim encode` writes it.") from error
+    if not isinstance(z, np.ndarray) or z.dtype.kind != "f" or not np.isfinite(z).all():
+        raise BadData("DATA_FORMAT", f"{printable(path)} does not hold finite numbers.",
+                      "Give a .npy file as `verossim encode` writes it.")
+    return torch.from_numpy(z.astype(np.float32))
+
+
+def _written(voice: Voice, model: Model, records: Records, output: str, source: Any, overwrite: bool) -> dict[str, Any]:
+    """Pictures as a folder with a strip of all of them, other records as a table."""
+    named = Path(output).suffix.lower() in SUFFIXES
+    if model.codec.modality == "image":
+        if named:
+            raise BadConfig("USAGE", "This is a model of pictures, which go into a folder.", "Give a folder: -o FOLDER.")
+        pictures = to_pictures(records)
+        with release(output, source, overwrite) as out:
+            for number, picture in enumerate(pictures):
+                out.add(f"{number:06d}.png", gate.png(picture))
+            out.add("strip.png", gate.png(contact_sheet(pictures)))
+    elif named:
+        with release_file(output, source, overwrite) as file:
+            write_table(file, [to_table(records)], SUFFIXES[Path(output).suffix.lower()])
+    else:
+        with release(output, source, overwrite) as out:
+            write_table(out.path("records.csv"), [to_table(records)], "csv")
+    voice.say(f"{len(records):,} records: {printable(output)}")
+    return {"output": output, "count": len(records)}

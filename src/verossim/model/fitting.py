@@ -1,0 +1,151 @@
+"""`fit`: from anything that holds records to a model of their distribution."""
+
+import contextlib
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__, data
+from ..codecs import Codec
+from ..codecs.label import Label
+from ..config import build, knobs
+from ..errors import BadConfig, near
+from ..families import Family, LearnsByGradient
+from ..seeds import Noise, check_seed
+from ..shelves import CODECS, FAMILIES
+from ..store import RUN_MODEL
+from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
+from .running import DATA, EVENTS, by_gradient, nats_on_held_out
+from .task import Task
+from .verbs import Model, features
+
+__all__ = ["fit", "learning_of"]
+
+HELD_OUT_BATCH = 4096
+
+
+def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
+        seed: int = 0, held_out: float = 0.1, strict: bool = False, folder: str | Path | None = None, restart: bool = False,
+        device: str = "auto", journal: Journal | None = None, **settings: Any) -> Model:
+    """Learns the distribution of `source` and returns the model.
+
+    source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
+        PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
+    label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
+    weight : the column that says how much each record counts.
+    held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.
+    strict : stop at the first record that cannot be used instead of passing over it.
+    folder : for families that learn by gradient, where the run lives: checkpoints, previews, journal and the model so far.
+        The same call again goes on from there; with `restart` it begins anew. Without a folder nothing is kept.
+    device : "cpu", "cuda" or "auto".
+    settings : those of the family, of learning and of the codec, e.g. components=20, samples=200_000, size=32.
+
+    Raises BadConfig for settings, BadData for the source; both say the value, the place and the way out.
+    """
+    check_seed(seed)
+    if not 0 <= held_out < 1:
+        raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
+    kind = FAMILIES.load(family)
+    config, rest = _taken(kind.Config, settings, family)
+    learning, rest = _taken(learning_of(kind), rest, "learning")
+    opened = data.open_source(source, label=label, weight=weight, modality=modality, strict=strict)
+    reader = CODECS.load(opened.modality)
+    for name in rest.keys() - knobs(reader.Config).keys():
+        raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality}' has a setting '{name}'.",
+                        near(name, {**knobs(kind.Config), **knobs(learning_of(kind)), **knobs(reader.Config)}))
+    asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out, **settings}
+    journal = journal or Journal()
+    with contextlib.ExitStack() as held:
+        engine = held.enter_context(contextlib.closing(Engine.start(device if issubclass(kind, LearnsByGradient) else "cpu")))
+        place: Path | None = None
+        if issubclass(kind, LearnsByGradient):
+            place = Path(folder or held.enter_context(tempfile.TemporaryDirectory(prefix="verossim-")))
+            if engine.first:
+                held.enter_context(locked(place))
+                journal = held.enter_context(contextlib.closing(Journal(place / EVENTS, *journal.listeners)))
+        codec, labels = _fitted_codecs(opened, reader(build(reader.Config, rest, opened.modality)))
+        journal.event("codec", modality=opened.modality, columns=[*codec.describe(), *(labels.describe() if labels else [])],
+                      notes=[*opened.notes, *codec.notes])
+        encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict, folder=place and place / DATA)
+        journal.event("data", manifest=encoded.manifest.plain(), problems=[vars(p) for p in opened.problems])
+        card = {
+            "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
+            "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
+            "problems": len(opened.problems),
+        }
+        task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked)
+        model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
+        model.problems = list(opened.problems)
+        model.card["held_out"] = (_on_held_out if place is None else nats_on_held_out)(model, encoded.held_out)
+        journal.event("held out", result=model.card["held_out"])
+        if folder is not None and place is not None and engine.first:
+            model.save(place / RUN_MODEL)
+    return model
+
+
+def learning_of(kind: type[Family]) -> type:
+    """The settings of learning that a family has: by gradient or by statistics."""
+    return Training if issubclass(kind, LearnsByGradient) else Learning
+
+
+def _by_statistics(task: Task) -> Model:
+    """The model, its open settings chosen, its parameters learned; its card says how that went."""
+    space, condition, encoded, config = task.codec.space, task.condition, task.encoded, task.config
+    history: dict[str, Any] = {}
+    if wants_selection(config):
+        def built(candidate: Any) -> Any:
+            plan(space, len(encoded.train), candidate, condition)  # one that would not fit in memory is left out
+            return task.kind(candidate, space, condition)
+        tried = candidates(task.kind, config, space, len(encoded.train))
+        chosen = select(built, tried, encoded.train, encoded.held_out, task.seed, task.journal)
+        config = chosen.choice.config
+        history["selection"] = [{"chosen": row is chosen.choice, **_criteria(row)} for row in chosen.rows]
+        history |= {"stability": chosen.stability, "agreed": chosen.agreed, "warnings": chosen.warnings}
+    family: Any = task.kind(config, space, condition)
+    planned = plan(space, len(encoded.train), family.config, condition)
+    task.journal.event("plan", **vars(planned))
+    begin(family, encoded.train, task.seed, task.engine)
+    history |= vars(learn(family, encoded.train, batch=planned.batch, config=task.learning, engine=task.engine,
+                          journal=task.journal))
+    return Model(task.codec, family.eval(), task.labels, {**task.card, "history": history})
+
+
+def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
+    """Mean log-likelihood, bits per dimension and accuracy on records that were not learned from; None without any."""
+    if not len(split):
+        return None
+    nats = right = labelled = 0.0
+    kind, coordinates = "exact", model.codec.space.coordinates
+    with torch.inference_mode():
+        for batch in split.sweep(HELD_OUT_BATCH):
+            likelihood = model.family.log_prob(batch.x, None, Noise(0, len(batch.x)))
+            nats += float((likelihood.log_prob + model.codec.log_volume(batch.x)).sum())
+            kind = likelihood.kind
+            if batch.condition is not None:
+                known = batch.condition >= 0
+                right += float((model.posterior(batch.x).argmax(1) == batch.condition)[known].sum())
+                labelled += float(known.sum())
+    return {"records": len(split), "log_prob": nats / len(split), "kind": kind,
+            "bits": -nats / len(split) / coordinates / math.log(2), "accuracy": right / labelled if labelled else None}
+
+
+def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | None]:
+    """The codec of the records, and that of their labels where the source has any: one pass for both."""
+    if source.label is None:
+        return codec.fit(source.features()), None
+    labels = Label(Label.Config(column=source.label))
+    codec.fit(features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
+    return codec, labels.settled()
+
+
+def _taken(kind: type, settings: dict[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+    """The config made of those settings that are its own, and the settings that are left."""
+    own = {name: value for name, value in settings.items() if name in knobs(kind)}
+    return build(kind, own, where), {name: value for name, value in settings.items() if name not in own}
+
+
+def _criteria(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in vars(row).items() if name not in ("config", "unseen")}

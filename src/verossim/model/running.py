@@ -1,0 +1,146 @@
+"""A fit by gradient, in a folder of its own.
+
+    run/model/         what ships: the averaged weights so far
+    run/state/         what resumes: the last two checkpoints
+    run/data/          the encoded records
+    run/previews/      sheets of samples as they sharpen
+    run/events.jsonl   the journal
+    run/settings.json  what was asked for and what was settled
+
+The same call again goes on from the newest checkpoint. What was asked for must be the same, or the difference is shown.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from .. import data
+from ..config import build, plain
+from ..data.people import to_pictures
+from ..errors import BadConfig, CorruptStore, printable
+from ..families import LearnsByGradient
+from ..folders import cannot_write
+from ..safety import Provenance, contact_sheet, gate, release_file
+from ..seeds import Noise
+from ..spaces import Batch
+from ..store import RUN_MODEL
+from ..training import Checkpoints, Settled, settle, train
+from .task import Task
+from .verbs import Model
+
+__all__ = ["DATA", "EVENTS", "by_gradient", "nats_on_held_out"]
+
+DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
+SHOWN = 36  # samples of a preview
+JUDGED = 4096  # held-out records, at most
+FOREVER = 10**15
+
+
+def by_gradient(task: Task, place: Path, restart: bool) -> Model:
+    """The model after its run in the folder `place`; its card says how that went.
+
+    Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK.
+    """
+    if restart and task.engine.first:
+        _clear(place)
+    space, condition, split = task.codec.space, task.condition, task.encoded.train
+
+    def built(config: Any) -> LearnsByGradient:
+        torch.manual_seed(task.seed)
+        return task.kind(config, space, condition)
+    found = _recorded(place, task)
+    if found is not None:
+        config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
+    else:
+        config, training, forecast = settle(built, task.config, task.learning, split, task.engine, place)
+        task.journal.event("forecast", **vars(forecast), config=plain(config), training=vars(training))
+        if task.engine.first:
+            _record(place, {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config),
+                            "training": vars(training)})
+    family = built(config)
+    model = Model(task.codec, family, task.labels, dict(task.card))
+    with contextlib.ExitStack() as held:
+        def batches(samples: int) -> data.Loader:
+            engine = task.engine
+            return held.enter_context(data.Loader(split, training.batch, task.seed, samples, engine.rank, engine.ranks))
+        course = train(family, batches, training, data=split, seed=task.seed, engine=task.engine, journal=task.journal,
+                       checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
+                       publish=lambda samples: model.save(place / RUN_MODEL))
+    model.family.to("cpu")
+    model.card["history"] = {"training": vars(training), **vars(course)}
+    return model
+
+
+def nats_on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
+    """Mean of the bound on the log-likelihood that learning follows, on records that were not learned from, with its standard
+    error over them; None without any, or where the family has no such bound."""
+    if not len(split):
+        return None
+    nats, family = [], cast(LearnsByGradient, model.family)
+    with torch.no_grad():
+        for first in range(0, min(len(split), JUDGED), 256):
+            given = split.slice(first, min(first + 256, JUDGED))
+            batch = Batch(given.x, given.condition, given.units, given.index, Noise(0, len(given.x), FOREVER + first))
+            parts = family.loss(batch, family.turns[0]).parts
+            if "nats" not in parts:
+                return None
+            nats.append(parts["nats"].double() - model.codec.log_volume(given.x))
+    found = torch.cat(nats)
+    scale = model.codec.space.coordinates * math.log(2)
+    mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found))) if len(found) > 1 else math.nan
+    return {"records": len(found), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
+            "accuracy": None}
+
+
+def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
+    """What the folder's run settled, where there is one. Raises BadConfig RUN_CHANGED showing what differs, CorruptStore."""
+    path = place / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        before, data_before = found["asked"], found["data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptStore("CKPT_CORRUPT", f"{printable(path)} is damaged.", "Begin anew with --restart.") from error
+    now = json.loads(json.dumps(task.asked, default=str))
+    changes = [f"'{name}' was {before.get(name)!r} and is {now.get(name)!r}" for name in sorted({*before, *now})
+               if before.get(name) != now.get(name)]
+    if data_before != task.encoded.manifest.hash:
+        changes.append("the data has changed")
+    if changes:
+        raise BadConfig("RUN_CHANGED", f"{printable(place)} holds a run that was begun otherwise: {'; '.join(changes)}.",
+                        "Give the same settings to go on, another folder, or --restart to begin anew.")
+    return found
+
+
+def _record(place: Path, settled: dict[str, Any]) -> None:
+    try:
+        (place / SETTINGS).write_text(json.dumps(settled, indent=1, default=str) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(error, place) from error
+
+
+def _clear(place: Path) -> None:
+    """Removes a run, so that another may begin; files that no run makes are left."""
+    try:
+        for folder in (STATE, PREVIEWS, RUN_MODEL):
+            shutil.rmtree(place / folder, ignore_errors=True)
+        (place / SETTINGS).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(error, place) from error
+
+
+def _preview(model: Model, place: Path, samples: int) -> None:
+    """A sheet of samples of the same noise each time; nothing where records are not pictures."""
+    if model.codec.modality != "image":
+        return
+    with torch.inference_mode():
+        pictures = to_pictures(model.draw(SHOWN, seed=0))
+    source = Provenance(verb="preview", model=None, data=model.card["manifest"]["hash"], seed=0, settings={"samples": samples})
+    with release_file(place / PREVIEWS / f"{samples:012d}.png", source, overwrite=True) as file:
+        file.write_bytes(gate.png(contact_sheet(pictures)))

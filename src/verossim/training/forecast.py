@@ -1,0 +1,250 @@
+"""What learning by gradient will cost, measured before the first step; and the settings that were left open, settled by it.
+
+A few records go forward and back through a network built for the purpose. That gives the seconds a record takes, and, from the
+tensors that are kept for the way back, the bytes. With a budget the widest network is taken that still sees ENOUGH records in
+that time; what cannot finish or fit is refused here, by the name of the setting to change.
+"""
+
+import contextlib
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import knob, knobs
+from ..errors import BadConfig
+from ..families import LearnsByGradient
+from ..seeds import Noise
+from ..spaces import Batch
+from .engine import Engine
+from .loop import Settled
+from .plan import memory
+from .statistics import Split
+
+__all__ = ["Forecast", "Training", "seconds_of", "settle"]
+
+COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a copy while previews are made
+PROBED = 16  # records that are measured
+NUMBERS = 1 << 18  # in a batch, about
+BATCHES = (32, 256)  # records a step
+EPOCHS, LEAST, MOST = 30, 100_000, 3_000_000  # records of a run without a budget
+ENOUGH_EPOCHS, ENOUGH = 4, (50_000, 300_000)  # records that a run with a budget should see at least
+STEPS = 100  # fewer are no learning
+USED = 0.92  # of a budget; the rest goes into previews, saves and judging
+PEAK, PEAK_WIDTH = 1e-3, 64  # rate of networks of this width; wider ones learn more slowly
+WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+HOUR = 3600.0
+WORTH_COMPILING = 600.0  # seconds of a run, below which compiling takes more than it gives
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to learn by gradient. "auto" is settled before the first step, by `settle`."""
+
+    samples: int | str = knob("auto", "records to see in all, each as often as it comes", low=1, high=10**13, choices=("auto",))
+    budget: str = knob("", "time to finish in, such as 90s, 20m or 2h; chooses width, batch and samples")
+    batch: int | str = knob("auto", "records a step, on all ranks together", low=1, high=1 << 20, choices=("auto",))
+    accumulate: int = knob(1, "rounds that a step is cut into, to save memory", low=1, high=1 << 16)
+    rate: float | str = knob("auto", "peak rate of learning", low=0.0, high=1.0, choices=("auto",))
+    optimizer: str = knob("adamw", "adamw, or muon for matrices and adamw for the rest", choices=("adamw", "muon"))
+    decay: float = knob(0.01, "decay of matrices and kernels towards zero, per rate", low=0.0, high=1.0)
+    clip: float = knob(1.0, "longest gradient; 0 for any", low=0.0, high=1e6)
+    average: float = knob(0.05, "width of the weights' average, as a share of the run; 0 for none", low=0.0, high=0.28)
+    precision: str = knob("auto", "fp32, or bf16 or fp16 for products", choices=("auto", "fp32", "bf16", "fp16"))
+    compile: str = knob("auto", "torch.compile: yes, no, or where it was measured to pay", choices=("auto", "yes", "no"))
+    sharded: bool = knob(False, "under torchrun, share out weights too (FSDP2), not gradients alone (DDP)")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take: seconds in all, bytes of memory, parameters, bytes on disk of the model and of what resumes it."""
+
+    seconds: float
+    memory: int
+    parameters: int
+    model_bytes: int
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What one network costs: seconds and bytes a record, parameters."""
+
+    seconds: float
+    bytes: float
+    parameters: int
+
+
+def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
+           folder: Path | None = None, limit: int | None = None) -> tuple[Any, Settled, Forecast]:
+    """The config and the training with nothing left open, and what they will cost.
+
+    build : a family of a config. limit : bytes of memory that may be used, the machine's when None.
+    Raises BadConfig PLAN_MEMORY, PLAN_BUDGET or PLAN_DISK, each naming the setting to change.
+    """
+    limit = memory() if limit is None else limit
+    budget = seconds_of(training.budget) if training.budget else None
+    precision = training.precision
+    if precision == "auto":
+        precision = "bf16" if engine.device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+    batch = max(training.batch if isinstance(training.batch, int) else _batch(data), engine.ranks)
+    prober = _Prober(build, data, batch, precision, engine)
+    config, probe = _widest(prober, config, len(data), budget, limit)
+    wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * budget * engine.ranks / probe.seconds
+    samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
+    width = vars(config).get("width", PEAK_WIDTH)
+    rate = training.rate if isinstance(training.rate, float) else PEAK * min(1.0, math.sqrt(PEAK_WIDTH / width))
+    rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
+    compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
+    settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=precision, compiled=compiled,
+                      **{name: getattr(training, name) for name in ("optimizer", "decay", "clip", "average", "sharded")})
+    seconds = samples * probe.seconds / engine.ranks
+    forecast = Forecast(seconds, need, probe.parameters, 4 * probe.parameters, 16 * probe.parameters)
+    if budget is not None:
+        _check_budget(training.budget, budget, settled, seconds)
+    _check_disk(folder, forecast)
+    return config, settled, forecast
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time such as 90s, 20m, 1.5h or 1d; a bare number is seconds. Raises BadConfig SETTING_RANGE."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)[a-z]*\s*", text.lower())
+    if not found or not float(found[1]):
+        raise BadConfig("SETTING_RANGE", f"'budget' is {text!r}.", "Give a time such as 90s, 20m or 2h.")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def _batch(data: Split) -> int:
+    """A power of two: about NUMBERS numbers, within BATCHES, no more than a quarter of the records."""
+    dims = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
+    low, high = BATCHES
+    most = min(max(NUMBERS // max(dims, 1), low), high, max(1, len(data) // 4))
+    return 1 << most.bit_length() - 1
+
+
+def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, limit: int) -> tuple[Any, _Probe]:
+    """The config, where its width was left open with the widest network that sees enough records in the budget, or in HOUR
+    without one, and fits in memory."""
+    if vars(config).get("width") != "auto":
+        return config, prober.probe(config)
+    low, high = (knobs(type(config))["width"].metadata[end] for end in ("low", "high"))
+    enough = min(max(ENOUGH_EPOCHS * records, ENOUGH[0]), ENOUGH[1])
+    seconds = HOUR if budget is None else USED * budget
+    chosen: tuple[Any, _Probe] | None = None
+    for width in (w for w in WIDTHS if low <= w <= high):
+        candidate = replace(config, width=width)
+        probe = prober.probe(candidate)
+        slow = probe.seconds * enough / prober.engine.ranks > seconds
+        if chosen is not None and (slow or 4 * COPIES * probe.parameters + probe.bytes > limit):
+            break
+        chosen = candidate, probe
+    assert chosen is not None
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Prober:
+    """Measures networks on a few records of the data."""
+
+    build: Callable[[Any], LearnsByGradient]
+    data: Split
+    batch: int
+    precision: str
+    engine: Engine
+
+    def probe(self, config: Any, compiled: bool = False) -> _Probe:
+        """The cost of a config's networks."""
+        family = self.build(config)
+        count = min(PROBED, self.batch, len(self.data))
+        given = self.data.take(torch.arange(count))
+        batch = self.engine.placed(Batch(given.x, given.condition, given.units, given.index, Noise(0, count)))
+        family.start(batch, Noise(0, 1))
+        family.to(self.engine.device).train()
+        for network in family.networks.values() if compiled else ():
+            network.compile()
+        kept = _Kept(family)
+        times = []
+        for number in range(3):
+            began = time.perf_counter()
+            with contextlib.nullcontext() if number or compiled else kept, self.engine.autocast(self.precision):
+                total = family.loss(batch, family.turns[0]).total.sum()
+            total.backward()
+            if self.engine.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+        parameters = sum(p.numel() for p in family.networks.parameters())
+        return _Probe(min(times[1:]) * len(family.turns) / count, kept.bytes / count, parameters)
+
+    def compiling_pays(self, config: Any, samples: int, probe: _Probe) -> bool:
+        """Whether a compiled network was measured to save time over the whole run. On the CPU it never did; it is not tried."""
+        if not self.engine.device.startswith("cuda") or samples * probe.seconds < WORTH_COMPILING:
+            return False
+        return self.probe(config, compiled=True).seconds < 0.95 * probe.seconds
+
+
+class _Kept:
+    """Counts the bytes of the tensors that autograd keeps for the way back, parameters aside."""
+
+    def __init__(self, family: LearnsByGradient):
+        self.seen = {p.untyped_storage().data_ptr() for p in family.networks.parameters()}
+        self.bytes = 0
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> "_Kept":
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.hooks.__exit__(*error)
+
+
+def _rounds(rounds: int, records: int, probe: _Probe, limit: int) -> tuple[int, int]:
+    """As many rounds of a step of `records` as memory asks for, and the bytes that it then takes. Raises BadConfig PLAN_MEMORY
+    where one record at a time is too much."""
+    def need(rounds: int) -> int:
+        return int(4 * COPIES * probe.parameters + 1.5 * probe.bytes * -(-records // rounds))
+    while need(rounds) > limit and rounds < records:
+        rounds *= 2
+    if need(rounds) > limit:
+        raise BadConfig("PLAN_MEMORY", f"Learning {probe.parameters:,} parameters takes {need(rounds) / 2**30:,.1f} GiB of "
+                        f"memory even with one record at a time, and {limit / 2**30:,.1f} GiB are there.",
+                        "Lower 'width' or 'depth', or make the records smaller ('size').")
+    return rounds, need(rounds)
+
+
+def _check_budget(given: str, budget: float, settled: Settled, seconds: float) -> None:
+    """Raises BadConfig PLAN_BUDGET where the budget is too short for what was asked, or for any learning at all."""
+    a_step = seconds * settled.batch / settled.samples
+    if settled.samples < STEPS * settled.batch and a_step * STEPS > budget:
+        raise BadConfig("PLAN_BUDGET", f"'budget' is {given}; {STEPS} steps, below which nothing is learned, take about "
+                        f"{a_step * STEPS:,.0f} s.", "Raise 'budget', or lower 'width', 'batch' or 'size'.")
+    if seconds > 1.05 * budget:
+        raise BadConfig("PLAN_BUDGET", f"'samples' is {settled.samples:,}, which take about {seconds:,.0f} s; "
+                        f"'budget' is {given}.",
+                        f"Lower 'samples' to {int(settled.samples * USED * budget / seconds):,}, or leave it open.")
+
+
+def _check_disk(folder: Path | None, forecast: Forecast) -> None:
+    """Raises BadConfig PLAN_DISK where what will be written does not fit."""
+    if folder is None:
+        return
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    need, free = forecast.model_bytes * 2 + forecast.state_bytes * 2, shutil.disk_usage(there).free
+    if need > free:
+        raise BadConfig("PLAN_DISK", f"The run will write {need / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free at {there}.",
+                        "Choose a folder on another disk, or lower 'width'.")
