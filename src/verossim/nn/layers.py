@@ -43,8 +43,9 @@ def pooled(x: Tensor) -> Tensor:
 
 def unpooled(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """(B, C, *halves) to (B, C, *axes), each value repeated; the inverse of the lengths of `pooled`."""
+    x = F.interpolate(x, scale_factor=2.0)
     for axis, length in enumerate(axes, start=2):
-        x = x.repeat_interleave(2, dim=axis).narrow(axis, 0, length)
+        x = x.narrow(axis, 0, length)
     return x
 
 

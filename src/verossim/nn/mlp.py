@@ -1,0 +1,27 @@
+"""A network for vectors: residual blocks of two layers."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .conditioning import Embedding
+from .layers import Residual, norm, zeroed
+
+__all__ = ["Mlp"]
+
+
+class Mlp(nn.Module):
+    """(B, entries) to (B, out) through `depth` residual blocks of `width` numbers; `embedding` tells time and condition."""
+
+    def __init__(self, entries: int, out: int, width: int, depth: int, embedding: Embedding | None):
+        super().__init__()
+        self.embedding = embedding
+        self.first = nn.Linear(entries, width)
+        self.blocks = nn.ModuleList(Residual(0, width, embedding=width if embedding else 0) for _ in range(depth))
+        self.norm, self.last = norm(width), zeroed(nn.Linear(width, out))
+
+    def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        e = None if self.embedding is None else self.embedding(t, y, len(x))
+        h = self.first(x)
+        for block in self.blocks:
+            h = block(h, e)
+        return self.last(F.silu(self.norm(h)))
