@@ -34,6 +34,7 @@ COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a 
 PROBED = 16  # records that are measured
 NUMBERS = 1 << 18  # in a batch, about
 BATCHES = (32, 256)  # records a step
+ENOUGH_STEPS = 2000
 EPOCHS, LEAST, MOST = 30, 100_000, 3_000_000  # records of a run without a budget
 ENOUGH_EPOCHS, ENOUGH = 4, (50_000, 300_000)  # records that a run with a budget should see at least
 STEPS = 100  # fewer are no learning
@@ -95,10 +96,11 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     precision = training.precision
     if precision == "auto":
         precision = "bf16" if engine.device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    batch = max(training.batch if isinstance(training.batch, int) else _batch(data), engine.ranks)
-    prober = _Prober(build, data, batch, precision, engine)
+    prober = _Prober(build, data, precision, engine)
     config, probe = _widest(prober, config, len(data), budget, limit)
     wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * budget * engine.ranks / probe.seconds
+    wanted = training.samples if isinstance(training.samples, int) else wanted
+    batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
     width = vars(config).get("width", PEAK_WIDTH)
     rate = training.rate if isinstance(training.rate, float) else PEAK * min(1.0, math.sqrt(PEAK_WIDTH / width))
@@ -116,24 +118,24 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
 
 def seconds_of(text: str) -> float:
     """Seconds of a time such as 90s, 20m, 1.5h or 1d; a bare number is seconds. Raises BadConfig SETTING_RANGE."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)[a-z]*\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smhd])[a-z]*)?\s*", text.lower())
     if not found or not float(found[1]):
         raise BadConfig("SETTING_RANGE", f"'budget' is {text!r}.", "Give a time such as 90s, 20m or 2h.")
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
-def _batch(data: Split) -> int:
-    """A power of two: about NUMBERS numbers, within BATCHES, no more than a quarter of the records."""
+def _batch(data: Split, samples: float) -> int:
+    """A power of two within BATCHES: about NUMBERS numbers, no more than a quarter of the records, and ENOUGH_STEPS of them."""
     dims = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
     low, high = BATCHES
-    most = min(max(NUMBERS // max(dims, 1), low), high, max(1, len(data) // 4))
-    return 1 << most.bit_length() - 1
+    most = min(NUMBERS // max(dims, 1), high, len(data) // 4, int(samples / ENOUGH_STEPS))
+    return 1 << max(most, min(low, len(data))).bit_length() - 1
 
 
 def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, limit: int) -> tuple[Any, _Probe]:
     """The config, where its width was left open with the widest network that sees enough records in the budget, or in HOUR
     without one, and fits in memory."""
-    if vars(config).get("width") != "auto":
+    if vars(config).get("width", 0) not in (None, "auto"):
         return config, prober.probe(config)
     low, high = (knobs(type(config))["width"].metadata[end] for end in ("low", "high"))
     enough = min(max(ENOUGH_EPOCHS * records, ENOUGH[0]), ENOUGH[1])
@@ -156,14 +158,13 @@ class _Prober:
 
     build: Callable[[Any], LearnsByGradient]
     data: Split
-    batch: int
     precision: str
     engine: Engine
 
     def probe(self, config: Any, compiled: bool = False) -> _Probe:
         """The cost of a config's networks."""
         family = self.build(config)
-        count = min(PROBED, self.batch, len(self.data))
+        count = min(PROBED, len(self.data))
         given = self.data.take(torch.arange(count))
         batch = self.engine.placed(Batch(given.x, given.condition, given.units, given.index, Noise(0, count)))
         family.start(batch, Noise(0, 1))

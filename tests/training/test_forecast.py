@@ -1,0 +1,111 @@
+"""What learning will cost is known, and refused where it cannot be, before the first step."""
+
+import shutil
+import types
+from dataclasses import dataclass, replace
+
+import pytest
+from slopes import Denoiser, numbers, settled, stream
+
+from verossim.config import knob
+from verossim.errors import BadConfig
+from verossim.training import Checkpoints, Engine, Training, forecast, seconds_of, settle, train
+
+CLOCK = {"now": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The time that the forecast measures by moves on in the slow family alone."""
+    monkeypatch.setattr(forecast, "time", types.SimpleNamespace(perf_counter=lambda: CLOCK["now"]))
+
+
+class Slow(Denoiser):
+    """Each record takes a thousandth of a second of a clock of its own for every 16 numbers of width."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        width: int | str = knob("auto", "numbers inside", low=16, high=128, choices=("auto",))
+
+    def loss(self, batch, turn):
+        CLOCK["now"] += len(batch.x) * self.config.width / 16_000
+        return Denoiser.loss(self, batch, turn)
+
+
+def planned(**settings):
+    """Config, settled training and forecast for the slow family."""
+    return settle(Slow, Slow.Config(), Training(**settings), numbers(), Engine())
+
+
+def test_the_widest_network_that_sees_enough_records_is_taken():
+    narrow, _, _ = planned(budget="58s")
+    wide, training, cost = planned(budget="250s")
+    assert (narrow.width, wide.width) == (16, 64)  # 50,000 records at 1 ms each; at 4 ms
+    assert 225 < cost.seconds < 250 and cost.seconds == pytest.approx(training.samples * 0.004)
+    assert training.samples % training.batch == 0
+
+
+def test_a_width_that_was_given_is_kept():
+    config, training, _ = settle(Slow, Slow.Config(width=32), Training(budget="60s"), numbers(), Engine())
+    assert config.width == 32 and training.samples == pytest.approx(0.92 * 60 / 0.002, abs=32)
+
+
+def test_the_numbers_forecast_are_those_of_the_run(tmp_path):
+    config, training, cost = settle(Slow, Slow.Config(width=16), Training(samples=2000, batch=50), numbers(), Engine())
+    began = CLOCK["now"]
+    made = Slow(config)
+    course = train(made, stream(numbers(), 50), training, data=numbers(), checkpoints=Checkpoints(tmp_path))
+    assert course.samples == 2000 and CLOCK["now"] - began == pytest.approx(cost.seconds)
+    assert cost.parameters == sum(p.numel() for p in made.parameters())
+    written = next(tmp_path.glob("samples-*/tensors.safetensors")).stat().st_size
+    assert cost.state_bytes == pytest.approx(written, rel=0.5)
+
+
+def test_what_cannot_finish_is_refused_by_the_name_of_the_setting():
+    with pytest.raises(BadConfig) as error:
+        planned(budget="5s", samples=1_000_000)
+    assert error.value.code == "PLAN_BUDGET" and "'samples' is 1,000,000" in error.value.message
+    number = int("".join(c for c in error.value.hint if c.isdigit()))
+    assert planned(budget="5s", samples=number)[2].seconds < 5.3
+    with pytest.raises(BadConfig) as error:
+        planned(budget="1s")
+    assert error.value.code == "PLAN_BUDGET" and "'budget' is 1s" in error.value.message
+
+
+def test_memory_is_kept_by_cutting_steps_and_refused_where_that_does_not_help():
+    config, training = Denoiser.Config(width=64), Training(samples=1000, batch=256)
+    free = settle(Denoiser, config, training, numbers(), Engine())
+    fixed = 4 * 6 * free[2].parameters
+    tight = settle(Denoiser, config, training, numbers(), Engine(), limit=fixed + (free[2].memory - fixed) // 3)
+    assert (free[1].accumulate, tight[1].accumulate) == (1, 4)
+    assert tight[2].memory < free[2].memory and tight[1].batch == free[1].batch
+    with pytest.raises(BadConfig) as error:
+        settle(Denoiser, config, training, numbers(), Engine(), limit=fixed)
+    assert error.value.code == "PLAN_MEMORY" and "'width'" in error.value.hint
+
+
+def test_a_disk_that_is_too_small_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))
+    with pytest.raises(BadConfig) as error:
+        settle(Denoiser, Denoiser.Config(), Training(samples=1000), numbers(), Engine(), tmp_path / "run")
+    assert error.value.code == "PLAN_DISK"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2", 2), ("1d", 86400),
+                                               (" 3 min", 180)])
+def test_times_are_read(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-3m", "0s", "3 x", "nan"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(BadConfig) as error:
+        seconds_of(text)
+    assert repr(text) in error.value.message
+
+
+def test_settled_settings_are_those_given():
+    training = settled(rate=0.25, optimizer="muon")
+    given = Training(samples=training.samples, batch=32, rate=0.25, optimizer="muon", average=0.1, clip=0.0)
+    _, made, _ = settle(Denoiser, Denoiser.Config(), given, numbers(), Engine())
+    assert made == replace(training, average=0.1, clip=0.0)
