@@ -6,12 +6,13 @@ normalised features (Perez et al., "FiLM", AAAI 2018; Dhariwal and Nichol, arXiv
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Fourier", "Residual", "conv", "norm", "pooled", "unpooled", "zeroed"]
+__all__ = ["Fourier", "Residual", "conv", "norm", "pooled", "through", "unpooled", "zeroed"]
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -47,6 +48,13 @@ def unpooled(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     for axis, length in enumerate(axes, start=2):
         x = x.narrow(axis, 0, length)
     return x
+
+
+def through(blocks: Any, h: Tensor, e: Tensor | None) -> Tensor:
+    """h after the blocks in turn."""
+    for block in blocks:
+        h = block(h, e)
+    return h
 
 
 class Fourier(nn.Module):

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conditioning import Embedding
-from .layers import Residual, norm, zeroed
+from .layers import Residual, norm, through, zeroed
 
 __all__ = ["Mlp"]
 
@@ -21,7 +21,5 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         e = None if self.embedding is None else self.embedding(t, y, len(x))
-        h = self.first(x)
-        for block in self.blocks:
-            h = block(h, e)
+        h = through(self.blocks, self.first(x), e)
         return self.last(F.silu(self.norm(h)))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .attention import Attention, places
 from .conditioning import Embedding
-from .layers import zeroed
+from .layers import through, zeroed
 
 __all__ = ["Block", "PatchTransformer", "TokenTransformer"]
 
@@ -65,9 +65,7 @@ class PatchTransformer(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         e = None if self.embedding is None else self.embedding(t, y, len(x))
-        h = self.first(self.cut(x))
-        for block in self.blocks:
-            h = block(h, e)
+        h = through(self.blocks, self.first(self.cut(x)), e)
         return self.joined(self.last(F.rms_norm(h, h.shape[-1:])))
 
     def cut(self, x: Tensor) -> Tensor:
@@ -104,7 +102,5 @@ class TokenTransformer(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         e = None if self.embedding is None else self.embedding(t, y, len(x))
-        h = F.rms_norm(self.first(x), (self.first.embedding_dim,))
-        for block in self.blocks:
-            h = block(h, e)
+        h = through(self.blocks, F.rms_norm(self.first(x), (self.first.embedding_dim,)), e)
         return self.last(F.rms_norm(h, h.shape[-1:]))

@@ -6,7 +6,6 @@ every place can see every other for little.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from .attention import Attention, places
 from .conditioning import Embedding
-from .layers import Residual, conv, norm, pooled, unpooled, zeroed
+from .layers import Residual, conv, norm, pooled, through, unpooled, zeroed
 
 __all__ = ["Attended", "UNet"]
 
@@ -76,10 +75,3 @@ class UNet(nn.Module):
             h = torch.cat([h, beside], dim=1)
             h = through(blocks, h, e)
         return self.last(F.silu(self.norm(h)))
-
-
-def through(blocks: Any, h: Tensor, e: Tensor | None) -> Tensor:
-    """h after the blocks in turn."""
-    for block in blocks:
-        h = block(h, e)
-    return h

@@ -1,0 +1,198 @@
+"""The autoencoder against what is known: masses that sum to one, and the linear-Gaussian model, whose likelihood is exact."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+from verossim.families import Turn
+from verossim.families.vae import VAE
+from verossim.families.vae.heads import LEAST, MOST, Coins, Levels, Tokens, Vector, bounded
+from verossim.seeds import Noise
+from verossim.spaces import Batch, Continuous, Discrete
+
+GREY = Continuous(shape=(2, 3), axes=("channel", "time"), levels=8)
+COIN = Continuous(shape=(2, 3), axes=("channel", "time"), levels=2)
+MIXED = Continuous(shape=(5,), axes=("number",), widths=(0.0, 0.25, 0.0, 0.0, 0.0), simplexes=((2, 5),))
+TOKENS = Discrete(shape=(3,), vocabulary=4, pad=None)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
+def test_masses_of_all_levels_sum_to_one(size):
+    head = Levels(GREY, components=3)
+    parameters = (size * torch.randn(1, head.outputs, 3, generator=generator())).double()
+    values = (torch.arange(8, dtype=torch.float64) + 0.5) * 2 / 8 - 1
+    one = torch.full((8, 2, 3), torch.nan, dtype=torch.float64)
+    one[:, 1, 2] = values  # the other entries are unknown and say nothing
+    assert head.log_prob(parameters.expand(8, -1, -1), one).exp().sum() == pytest.approx(1, abs=1e-6)
+    coin = torch.full((2, 2, 3), torch.nan)
+    coin[:, 0, 0] = torch.tensor([-0.5, 0.5])
+    assert Coins(COIN).log_prob(size * torch.ones(2, 2, 3), coin).exp().sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_masses_of_cells_and_categories_sum_to_one_and_densities_are_the_normal_ones():
+    head = Vector(MIXED)
+    parameters = torch.randn(1, head.outputs, generator=generator(1)).double()
+    cells = torch.full((4001, 5), torch.nan, dtype=torch.float64)
+    cells[:, 1] = 0.1 + 0.25 * torch.arange(-2000, 2001)
+    assert head.log_prob(parameters.expand(4001, -1), cells).exp().sum() == pytest.approx(1, abs=1e-6)
+    kinds = torch.full((3, 5), torch.nan, dtype=torch.float64)
+    kinds[:, 2:] = torch.eye(3)
+    assert head.log_prob(parameters.expand(3, -1), kinds).exp().sum() == pytest.approx(1, abs=1e-6)
+    x = torch.full((1, 5), torch.nan, dtype=torch.float64)
+    x[0, 0] = 0.7
+    normal = torch.distributions.Normal(parameters[0, 0], bounded(parameters[0, 5]).exp())
+    assert head.log_prob(parameters, x)[0] == pytest.approx(float(normal.log_prob(x[0, 0])))
+    tokens = torch.cartesian_prod(*[torch.arange(4)] * 3)
+    said = Tokens(TOKENS)
+    logits = torch.randn(1, said.outputs, generator=generator(2)).double()
+    assert said.log_prob(logits.expand(64, -1), tokens).exp().sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_draws_occur_as_often_as_the_head_says():
+    """Every level, coin and category of 4,000 draws, within five standard errors of its probability."""
+    B = 4000
+    for head, space in ((Levels(GREY, 3), GREY), (Coins(COIN), COIN), (Vector(MIXED), MIXED)):
+        parameters = torch.randn(1, head.outputs, *space.shape[1:], generator=generator(3)).expand(B, *[-1] * len(space.shape))
+        x = head.sample(parameters, Noise(0, B))
+        entry = x[:, 2:] if space is MIXED else x.flatten(1)[:, -1:]
+        distinct, counts = entry.unique(dim=0, return_counts=True)
+        one = torch.full((len(distinct), *space.shape), torch.nan)
+        one.flatten(1)[:, -entry.shape[1]:] = distinct  # the other entries are unknown and say nothing
+        p = head.log_prob(parameters[:len(distinct)], one).exp()
+        assert p.sum() == pytest.approx(1, abs=0.01)
+        assert ((counts - B * p).abs() < 5 * (B * p * (1 - p)).sqrt().clamp(min=1)).all()
+
+
+def test_nothing_becomes_nan_however_extreme_the_parameters():
+    """100 batches of parameters up to 1e4, at extreme records: losses and their gradients are finite."""
+    for seed in range(100):
+        g = generator(seed)
+        for head, x in ((Levels(GREY, 3), torch.tensor([-1 + 1 / 8, 1 - 1 / 8])[torch.randint(2, (4, 2, 3), generator=g)]),
+                        (Coins(COIN), torch.tensor([-0.5, 0.5])[torch.randint(2, (4, 2, 3), generator=g)]),
+                        (Vector(MIXED), torch.randn(4, 5, generator=g) * 1e3)):
+            shape = (4, head.outputs, *x.shape[2:])
+            parameters = (1e4 * torch.randn(shape, generator=g)).requires_grad_()
+            loss = head.log_prob(parameters, x)
+            loss.sum().backward()
+            assert loss.isfinite().all() and parameters.grad.isfinite().all(), (type(head).__name__, seed)
+
+
+def linear(D: int = 5, Z: int = 2, seed: int = 4) -> tuple[VAE, MultivariateNormal, torch.Tensor]:
+    """p(x | z) = N(W z + b, s^2 I) with its exact posterior as the encoder, set by hand; p(x); and records of it.
+
+    The layers in between pass numbers on through pairs (v, -v), which ReLU leaves whole.
+    """
+    vae = VAE(VAE.Config(width=2 * Z, latent=Z, network="mlp", draws=50), Continuous(shape=(D,), axes=("number",)))
+    g = generator(seed)
+    W, b, raw = 0.4 * torch.randn(D, Z, generator=g) + torch.randn(D, 1, generator=g), torch.randn(D, generator=g), -0.5
+    s2 = math.exp(2 * float(bounded(torch.tensor(raw))))
+    posterior = torch.linalg.inv(torch.eye(Z) + W.T @ W / s2)
+    A, pairs = posterior @ W.T / s2, torch.cat([torch.eye(Z), -torch.eye(Z)])
+    log_q = posterior.diagonal().log() / 2
+    ladder = vae.networks["ladder"]
+    rung = ladder.rungs[0]
+    with torch.no_grad():
+        for parameter in ladder.parameters():
+            parameter.zero_()
+        vae.centre.copy_(b)
+        ladder.first.weight.copy_(pairs @ A)
+        rung.posterior.weight[:Z, :Z], rung.posterior.weight[:Z, Z:] = torch.eye(Z), -torch.eye(Z)
+        rung.posterior.bias[Z:] = 5 * torch.atanh(log_q / 5)
+        rung.enter.weight.copy_(pairs)
+        ladder.last.weight[:D] = torch.cat([W, -W], dim=1)
+        ladder.last.bias[:D], ladder.last.bias[D:] = b, raw
+    truth = MultivariateNormal(b, W @ W.T + s2 * torch.eye(D))
+    return vae, truth, posterior
+
+
+def test_a_log_scale_is_itself_between_its_bounds():
+    raw = torch.tensor([-1e4, -1.0, 0.0, 1e4])
+    assert torch.allclose(bounded(raw), torch.tensor([LEAST, -1.0, 0.0, MOST]), atol=0.15)
+
+
+def test_the_bound_is_the_likelihood_where_the_posterior_is_exact():
+    """With one latent, what the encoder can say is all there is."""
+    vae, truth, _ = linear(Z=1)
+    x = truth.sample((50,))
+    for method in ("elbo", "iwae", "ais"):
+        log_p = vae.log_prob(x, noise=Noise(1, 50), method=method)
+        assert torch.allclose(log_p.log_prob, truth.log_prob(x), atol=2e-3), method
+        assert (log_p.stderr < 1e-3).all()
+
+
+def test_elbo_below_iwae_below_the_truth_and_ais_on_it():
+    vae, truth, _ = linear()
+    x = truth.sample((2000,))
+    true, config, means = truth.log_prob(x), vae.config, {}
+    for k in (200, 20, 2):
+        vae.config = replace(config, draws=k)
+        means[k] = float(vae.log_prob(x, noise=Noise(1, 2000)).log_prob.mean())
+    elbo = float(vae.log_prob(x, noise=Noise(1, 2000), method="elbo").log_prob.mean())  # of the same draws as the last
+    assert elbo < means[2] < means[20] < means[200] < float(true.mean()) + 0.01
+    ais = vae.log_prob(x[:100], noise=Noise(1, 100), method="ais")
+    assert abs(float((ais.log_prob - true[:100]).mean())) < 0.03
+    assert ais.kind == "estimate"
+
+
+def test_learning_reaches_the_likelihood_of_probabilistic_pca():
+    """Tipping and Bishop, JRSS B 1999: the maximum-likelihood model of rank Z has the top eigenvectors of the covariance, and
+    the mean of the other eigenvalues as its noise."""
+    D, Z, B = 6, 2, 4000
+    g = generator(7)
+    W = torch.randn(D, Z, generator=g)
+    x = torch.randn(B, Z, generator=g) @ W.T + 0.4 * torch.randn(B, D, generator=g)
+    S = torch.cov(x.T)
+    values, vectors = torch.linalg.eigh(S)
+    noise = values[:-Z].mean()
+    best = MultivariateNormal(x.mean(0), vectors[:, -Z:] * (values[-Z:] - noise) @ vectors[:, -Z:].T + noise * torch.eye(D))
+    torch.manual_seed(0)
+    vae = VAE(VAE.Config(width=64, latent=Z, network="mlp", warm=0.0), Continuous(shape=(D,), axes=("number",)))
+    batch = Batch(x, None, torch.ones(B), torch.arange(B), Noise(0, B))
+    vae.start(batch, Noise(0, 1))
+    optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3)
+    for step in range(800):
+        rows = torch.arange(step * 200, step * 200 + 200) % B
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / 800)
+        optimizer.zero_grad()
+        vae.loss(Batch(x[rows], None, torch.ones(200), rows, Noise(step + 1, 200)), Turn()).total.mean().backward()
+        optimizer.step()
+    log_p = vae.log_prob(x[:1000], noise=Noise(9, 1000))
+    assert float(log_p.log_prob.mean()) == pytest.approx(float(best.log_prob(x[:1000]).mean()), abs=0.06)
+
+
+def test_health_tells_what_is_used():
+    vae, truth, posterior = linear()
+    x = truth.sample((500,))
+    health = vae.health(x)
+    assert (health["active_units"], health["units"]) == (2, 2)
+    kl = 0.5 * (posterior.diagonal().sum() + vae.encode(x).square().sum(1).mean() - 2 - posterior.diagonal().log().sum())
+    assert health["nats_by_level"][0] == pytest.approx(float(kl), rel=1e-3)
+    with torch.no_grad():
+        vae.networks["ladder"].rungs[0].posterior.weight.zero_()
+        vae.networks["ladder"].rungs[0].posterior.bias.zero_()
+    collapsed = vae.health(x)
+    assert collapsed["active_units"] == 0 and collapsed["nats_by_level"] == [0.0]
+
+
+def test_completion_is_the_conditional():
+    """Three of five numbers known: the mean and the spread of the other two."""
+    vae, truth, _ = linear(seed=11)
+    x = truth.sample((1,)).expand(2000, 5).clone()
+    mean, S = truth.mean, truth.covariance_matrix
+    known, gone = [0, 1, 2], [3, 4]
+    K = S[gone][:, known] @ torch.linalg.inv(S[known][:, known])
+    expected = mean[gone] + K @ (x[0, known] - mean[known])
+    spread = (S[gone][:, gone] - K @ S[known][:, gone]).diagonal().sqrt()
+    x[:, gone] = torch.nan
+    filled = vae.complete(x, noise=Noise(3, 2000))
+    assert torch.equal(filled[:, known], x[:, known])
+    assert torch.allclose(filled[:, gone].mean(0), expected, atol=0.15)
+    assert torch.allclose(filled[:, gone].std(0), spread, rtol=0.15)
