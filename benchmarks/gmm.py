@@ -12,35 +12,23 @@ Lines of JSON go to benchmarks/results/gmm.jsonl with the date, the commit and t
 
 import argparse
 import contextlib
-import datetime
-import gc
-import importlib.metadata
 import importlib.util
 import json
 import math
-import os
-import platform
-import resource
 import statistics
-import subprocess
-import threading
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import sklearn.mixture
 import torch
 
 import verossim.sklearn
+from timing import Timed, extra_mib, host, interleaved, limits, timed, write
 from verossim.families.gmm import GMM
 from verossim.seeds import Noise
 from verossim.spaces import Batch, Continuous
 
-HERE = Path(__file__).resolve().parent
 SETS = {"A": (1_000_000, 16, 16), "B": (100_000, 64, 64), "C": (1_000_000, 2, 8)}  # records, numbers, components
 COVARIANCES = ("full", "diag")
 PARTS = ("em", "score", "sample", "fit", "numerics")
@@ -48,9 +36,7 @@ PARTS = ("em", "score", "sample", "fit", "numerics")
 EM_GOALS = {"A full": (12, 5), "A diag": (10, 3), "B full": (7, 3), "B diag": (3, 1), "C full": (40, 15), "C diag": (30, 8)}
 SCORE_GOALS = {"A full": 15, "B full": 5, "C full": 25}
 SAMPLE_GOAL, FIT_GOAL, MEMORY_GOAL = 1.5, 5.0, 3.0
-QUIET = 0.15  # cores
 NUMBERS = 1 << 20  # numbers a batch of this library's, as its estimator takes them
-Timed = dict[str, Callable[[], Any]]
 
 
 def data(N: int, D: int, K: int) -> np.ndarray:
@@ -173,68 +159,6 @@ class Pomegranate:
         return self.model().log_probability(self.x).numpy()
 
 
-def busy() -> tuple[float, float]:
-    """CPU seconds of the whole machine and of this process so far."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    whole = psutil.cpu_times()
-    return sum(whole) - whole.idle - whole.iowait, own.ru_utime + own.ru_stime
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of one call, and the cores that other processes used meanwhile."""
-    gc.collect()
-    machine, own, start = *busy(), time.perf_counter()
-    function()
-    seconds = time.perf_counter() - start
-    machine_after, own_after = busy()
-    return seconds, max(0.0, machine_after - machine - own_after + own) / max(seconds, 0.1)
-
-
-def interleaved(functions: Timed, rounds: int, patience: float = 20.0) -> dict[str, dict[str, float]]:
-    """Median, least and most seconds of each function over rounds A B C A B C, after one call each to warm up."""
-    for function in functions.values():
-        function()
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            until = time.monotonic() + patience
-            while (reading := timed(function))[1] > QUIET and time.monotonic() < until:
-                time.sleep(0.5)
-            found[name].append(reading)
-    return {name: {"seconds": statistics.median(s for s, _ in readings), "least": min(s for s, _ in readings),
-                   "most": max(s for s, _ in readings), "others": round(max(o for _, o in readings), 2)}
-            for name, readings in found.items()}
-
-
-def extra_mib(function: Callable[[], Any]) -> float:
-    """Peak resident memory of a call above what there was before it, looked at every 2 ms by a thread."""
-    process, done = psutil.Process(), threading.Event()
-    gc.collect()
-    before = peak = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
-    thread = threading.Thread(target=watch)
-    thread.start()
-    function()
-    done.set()
-    thread.join()
-    return (peak - before) / 2**20
-
-
-def limits() -> dict[str, float]:
-    """The machine's matrix rates (GFLOP/s in float32 and float64) and its memory's reading rate (GB/s), just now."""
-    found = {}
-    for name, dtype in (("gemm32", torch.float32), ("gemm64", torch.float64)):
-        a, b = torch.randn(2, 2048, 2048, dtype=dtype)
-        found[name] = 2 * 2048**3 / min(timed(lambda a=a, b=b: a @ b)[0] for _ in range(4)) / 1e9
-    long = torch.ones(1 << 26)
-    found["reading"] = 4 * len(long) / min(timed(long.sum)[0] for _ in range(4)) / 1e9
-    return found
-
-
 def counted(N: int, D: int, K: int, covariance: str, passes: int) -> tuple[float, float]:
     """GFLOP of the products in the quadratic form (one pass scores, two are an EM iteration), and GB of records read once."""
     P = (D * (D + 1) // 2 if covariance == "full" else D) + D + 1
@@ -245,14 +169,7 @@ class Report:
     """What was measured: a table on the screen, a line of JSON a case in the results."""
 
     def __init__(self, quick: bool):
-        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
-        told = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in told if "model name" in line), platform.machine())
-        there = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "numba": "numba", "pomegranate": "pomegranate"}
-        versions = {n: importlib.metadata.version(n) for module, n in there.items() if importlib.util.find_spec(module)}
-        self.host = {"date": datetime.date.today().isoformat(), "commit": git.stdout.strip(), "cpu": cpu,
-                     "capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
-                     "threads": torch.get_num_threads(), "versions": versions, "quick": quick}
+        self.host = {**host("scikit-learn", "numba", "pomegranate"), "quick": quick}
         print(json.dumps(self.host))
         print(f"{'part':8}{'set':8}{'':6}{'ours':>10}{'sk64':>10}{'sk32':>10}{'pom32':>10}   {'x sk64':>7}{'x sk32':>7}  goal")
 
@@ -268,9 +185,7 @@ class Report:
 
     def write(self, **fields: Any) -> None:
         """Appends a line of JSON."""
-        (HERE / "results").mkdir(exist_ok=True)
-        with (HERE / "results" / "gmm.jsonl").open("a") as file:
-            file.write(json.dumps({**fields, **self.host}) + "\n")
+        write("gmm.jsonl", **fields, **self.host)
 
 
 def survivors(functions: Timed) -> tuple[Timed, dict[str, Any]]:

@@ -185,3 +185,54 @@ def test_honest_compression_is_let_through(tmp_path):
     path = tmp_path / "plain.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n" + b"1.5,2.5\n" * 500_000))
     assert sum(len(block) for block in open_source(path).blocks()) == 500_000
+
+
+def test_a_sparse_bomb_in_a_packed_tar(tmp_path, temporary):
+    path = tmp_path / "bomb.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("zeros.csv")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "zeros.csv",
+                              "GNU.sparse.realsize": str(100 << 20)}
+        data = b"1\n0\n512\n".ljust(512, b"\0") + b"a" * 512
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    refused(path, "ARC_BOMB", temporary)
+
+
+@pytest.mark.parametrize("pack", ["zip", "tar"])
+def test_folders_are_entries_too(tmp_path, temporary, monkeypatch, pack):
+    monkeypatch.setattr(archives, "ENTRIES", 100)
+    names = [f"{n}/" + "a/" * 20 + "b.csv" for n in range(5)]
+    path = tmp_path / f"folders.{pack}"
+    if pack == "zip":
+        zipped(path, [(name, GOOD) for name in names])
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name in names:
+                archive.addfile(tarfile.TarInfo(name))
+    refused(path, "ARC_BOMB", temporary)
+    path = tmp_path / "empty.tar"
+    with tarfile.open(path, "w") as archive:
+        for n in range(101):
+            member = tarfile.TarInfo(f"{n}")
+            member.type = tarfile.DIRTYPE
+            archive.addfile(member)
+    refused(path, "ARC_BOMB", temporary)
+
+
+@pytest.mark.parametrize("depth", [archives.DEPTH + 1, 1900])
+def test_members_that_lie_too_deep(tmp_path, temporary, depth):
+    refused(zipped(tmp_path / "deep.zip", [("a/" * depth + "b.csv", GOOD)]), "ARC_PATH", temporary)
+    path = tmp_path / "deep.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("a/" * depth + "b.csv"))
+    refused(path, "ARC_PATH", temporary)
+
+
+def test_names_too_long_as_a_whole(tmp_path, temporary):
+    refused(zipped(tmp_path / "long.zip", [(("x" * 200 + "/") * 20 + "b.csv", GOOD)]), "ARC_PATH", temporary)
+
+
+def test_honest_folders_are_let_through(tmp_path):
+    names = ["a/" * archives.DEPTH + "b.csv", "a/c.csv", "a/a/d.csv"]
+    assert sum(len(block) for block in open_source(zipped(tmp_path / "deep.zip", [(n, GOOD) for n in names])).blocks()) == 3

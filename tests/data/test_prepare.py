@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -286,3 +288,68 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, kept):
         prepared(np.random.default_rng(0).normal(size=(20_000, 8)), folder=folder)
     assert error.value.code == "DISK_FULL" and error.value.status == 74
     assert not any((tmp_path / "temporary").iterdir()) and not (kept and any(folder.iterdir()))
+
+
+def spoilt(tmp_path):
+    path = tmp_path / "table.csv"
+    lines = [f"{i / 7},{'uv'[i % 2]}" for i in range(200)]
+    lines[50], lines[60] = "inf,u", "1,u,9"
+    path.write_text("x,y\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_what_is_found_again_comes_with_its_problems(tmp_path, monkeypatch):
+    path = spoilt(tmp_path)
+    first, codec, source = prepared(path, folder=tmp_path / "kept")
+    assert {problem.code for problem in source.problems} == {"TAB_NONFINITE", "TAB_RAGGED"}
+    monkeypatch.setattr(cache, "_write", lambda *_: pytest.fail("encoded again"))
+    fresh = data.open_source(path)
+    again = data.prepare(fresh, codec, folder=tmp_path / "kept")
+    assert fresh.problems == source.problems and fresh.problem_count == source.problem_count == 2
+    assert again.manifest == first.manifest
+    (tmp_path / "moved").mkdir()
+    moved = data.open_source(path.rename(tmp_path / "moved" / "table.csv"))
+    data.prepare(moved, codec, folder=tmp_path / "kept")
+    assert len(moved.problems) == 2
+    assert all(str(tmp_path / "moved") in told.where and str(tmp_path / "moved") in told.message for told in moved.problems)
+
+
+def test_strict_holds_for_what_is_found_again(tmp_path):
+    path = spoilt(tmp_path)
+    _, codec, source = prepared(path, folder=tmp_path / "kept")
+    with pytest.raises(BadData) as error:
+        data.prepare(data.open_source(path), codec, folder=tmp_path / "kept", strict=True)
+    assert (error.value.code, error.value.message) == (source.problems[0].code, source.problems[0].message)
+    with pytest.raises(BadData):
+        data.prepare(data.open_source(path, strict=True), codec, folder=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("name", ["train/x", "held_out/units", "train/index", "encoded.json"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "longer"])
+def test_a_kept_file_of_another_size_is_made_anew(tmp_path, name, harm):
+    path = tmp_path / "table.csv"
+    frame(300).to_csv(path, index=False)
+    first, *_ = prepared(path, folder=tmp_path / "kept")
+    (place,) = (tmp_path / "kept").iterdir()
+    content = (place / name).read_bytes()
+    if harm == "gone":
+        (place / name).unlink()
+    else:
+        (place / name).write_bytes(content[:len(content) // 2] if harm == "cut" else content + b"more")
+    again, *_ = prepared(path, folder=tmp_path / "kept")
+    assert torch.equal(everything(first.train).x, everything(again.train).x) and (place / name).read_bytes() == content
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    path = tmp_path / "table.csv"
+    frame(300).to_csv(path, index=False)
+    script = ("import os, sys; from verossim import data; from verossim.data import cache\n"
+              "from verossim.codecs.table import MEMBER as Table\n"
+              "source = data.open_source(sys.argv[1]); codec = Table(Table.Config()).fit(source.features())\n"
+              "cache._write = lambda *_: os._exit(9)\n"
+              "data.prepare(source, codec, folder=sys.argv[2])")
+    killed = subprocess.run([sys.executable, "-c", script, str(path), str(tmp_path / "kept")], check=False)
+    assert killed.returncode == 9 and len(list((tmp_path / "kept").iterdir())) == 1
+    prepared(path, folder=tmp_path / "kept")
+    (place,) = (tmp_path / "kept").iterdir()
+    assert (place / "encoded.json").is_file()

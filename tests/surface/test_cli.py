@@ -341,7 +341,7 @@ def test_describe(say, asked, home):
 
 
 def test_lists(say, asked):
-    assert [row["name"] for row in asked("list", "families")["families"]][:1] == ["gmm"]
+    assert [row["name"] for row in asked("list", "families")["families"]] == ["diffusion", "gmm", "vae"]
     assert {"image", "label", "table"} <= {row["name"] for row in asked("list", "codecs")["codecs"]}
     assert "metrics" in asked("list", "metrics")
     knobs = {row["name"]: row for row in asked("list", "settings", "gmm")["settings"]["gmm"]}
@@ -401,3 +401,39 @@ def test_a_reader_that_leaves_is_no_error(home):
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() in (0, 1)
+
+
+def test_a_column_that_a_spreadsheet_would_run_is_guarded_in_what_is_sampled(say, tmp_path):
+    source = write(tmp_path / "t.csv", [['=HYPERLINK("x")', "y"], *([str(i), str(i % 7)] for i in range(40))])
+    assert say("fit", source, "-o", tmp_path / "m", "--components", "1")[0] == 0
+    status, _, err = say("sample", tmp_path / "m", "-n", "5", "-o", tmp_path / "new.csv")
+    assert status == 0 and "CSV_FORMULA: 1 " in err
+    assert next(csv.reader((tmp_path / "new.csv").open(encoding="utf-8", newline=""))) == ["'=HYPERLINK(\"x\")", "y"]
+
+
+def test_masked_pictures_are_opened_by_the_codec_alone(say, asked, home, tmp_path, monkeypatch):
+    mask = Image.fromarray(np.tile(np.uint8([0, 0, 0, 0, 255, 255]), (4, 1)))  # of the picture as it is seen
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "pictures").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    for name, picture, kind, how in (("good", (4, 6), "PNG", {"exif": turned}), ("icon", (16, 16), "ICO", {})):
+        Image.new("L", picture, 60).save(tmp_path / "pictures" / f"{name}.png", kind, **how)
+        mask.save(tmp_path / "masks" / f"{name}.png")
+    Image.new("L", (6, 4), 60).save(tmp_path / "pictures" / "plain.png")
+    mask.save(tmp_path / "masks" / "plain.png", "TGA")
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("opened by any plugin of Pillow"))
+    said = asked("complete", home / "images", tmp_path / "pictures", "--mask", tmp_path / "masks", "-o", tmp_path / "out")
+    assert (said["records"], said["filled"]) == (2, 8)
+    told = {Path(problem["where"]).name: problem["code"] for problem in said["problems"]}
+    assert set(told) == {"icon.png", "plain.png"} and told["icon.png"] == "IMG_FORMAT"
+    assert (tmp_path / "out" / "plain.png").is_file() and not (tmp_path / "out" / "icon.png").exists()
+
+
+def test_a_mask_that_claims_too_many_pixels_is_never_decoded(asked, home, tmp_path):
+    for folder in ("masks", "pictures"):
+        (tmp_path / folder).mkdir()
+    Image.new("L", (6, 4), 60).save(tmp_path / "pictures" / "a.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "masks" / "a.png")
+    said = asked("complete", home / "images", tmp_path / "pictures", "--mask", tmp_path / "masks", "-o", tmp_path / "out")
+    assert [problem["code"] for problem in said["problems"]] == ["IMG_TOO_LARGE"] and said["filled"] == 0

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from verossim.cli.records import guarded
 from verossim.errors import BadData, CannotWrite
 from verossim.safety import Provenance, contact_sheet, gate, release, release_file, verify
 
@@ -210,3 +211,19 @@ def test_a_contact_sheet_has_a_row_a_label():
     square = contact_sheet(pictures)
     assert square.width == 3 * step + 2 and square.height == 2 * step + 2
     assert max(contact_sheet([Image.new("RGB", (64, 64))] * 5000).size) <= 2100
+
+
+def test_headers_that_a_spreadsheet_would_run_are_guarded_and_counted():
+    class Heard:
+        said = ()
+
+        def warn(self, message):
+            self.said = (*self.said, message)
+    heard = Heard()
+    names = ['=HYPERLINK("http://x")', "+1+1", "@SUM(A1)", "-5", "plain"]
+    block = pa.table([["=1"], ["a"], ["b"], ["c"], ["d"]], names=names)
+    blocks = list(guarded(heard, [block, block]))
+    assert [table.column_names for table in blocks] == [[f"'{name}" for name in names[:3]] + names[3:]] * 2
+    assert len(heard.said) == 1 and "CSV_FORMULA: 5 cells" in heard.said[0]
+    rows = list(csv.reader(io.StringIO(gate.csv_block(blocks[0], header=True).decode(), newline="")))
+    assert rows[0][0] == "'=HYPERLINK(\"http://x\")" and rows[1][0] == "'=1"

@@ -15,13 +15,15 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from .. import data
+from ..codecs.image.picture import Refusal, upright
 from ..data.delimited import CsvReader
+from ..data.paths import read_regular
 from ..data.people import to_pictures
-from ..data.reader import FileEntry, Reader, Report
+from ..data.reader import FileEntry, Reader, Report, problem
 from ..errors import BadConfig, BadData, printable
 from ..model import Model
 from ..safety import gate, release, release_file
-from ..spaces import Records
+from ..spaces import Problem, Records
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank
 from .records import provenance, warn_of_formulas, write_table
@@ -45,7 +47,7 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
                         "Pictures go into a folder." if pictures else "Name it .csv or .parquet.")
     opened = data.open_source(source, modality=model.codec.modality)
     if mask is not None:
-        opened = data.Source(_Masked(opened.reader, Path(mask)))
+        opened = data.Source(_Masked(opened.reader, Path(mask), model.codec.config.pixels))
     made = provenance("complete", path, model, seed, mask=mask)
     filled = _Filled()
     if pictures:
@@ -128,13 +130,13 @@ def _png_name(records: Records, row: int) -> str:
 
 
 class _Masked(Reader):
-    """The pictures of another reader, transparent where their mask is white."""
+    """The pictures of another reader, transparent where their mask is white; cap: most pixels of a picture or a mask."""
 
     modality = "image"
 
-    def __init__(self, reader: Reader, masks: Path):
+    def __init__(self, reader: Reader, masks: Path, cap: int):
         super().__init__(reader.origin, reader.schema)
-        self.reader, self.label = reader, reader.label
+        self.reader, self.label, self.cap = reader, reader.label, cap
         self.problems, self.notes = reader.problems, reader.notes
         self.masks = {str(p.relative_to(masks).with_suffix("")): p for p in sorted(masks.rglob("*")) if p.is_file()}
         if not self.masks:
@@ -143,25 +145,42 @@ class _Masked(Reader):
     def blocks(self, size: int, report: Report) -> Iterator[Records]:
         """The other reader's blocks, masked."""
         for block in self.reader.blocks(size, report):
-            images = [self._masked(image, block.where(row)) for row, image in enumerate(block.columns["image"])]
+            images = [self._masked(image, block.where(row), report) for row, image in enumerate(block.columns["image"])]
             yield block.with_columns(image=images)
 
     def digests(self) -> Iterator[FileEntry]:
         """Those of the other reader."""
         return self.reader.digests()
 
-    def _masked(self, image: Any, where: str) -> Any:
-        """A PNG with transparency. What cannot be opened is left for the codec to report."""
+    def _masked(self, image: Any, where: str, report: Report) -> Any:
+        """A PNG with transparency. A picture that cannot be opened is left for the codec to report."""
         mask = self.masks.get(str(PurePosixPath(where).with_suffix("")))
         if mask is None:
             return image
         try:
-            picture = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(np.squeeze(image))
-            picture = picture.convert("RGBA")
-            holes = Image.open(mask).convert("L").resize(picture.size, Image.Resampling.NEAREST)
-        except (OSError, ValueError, Image.DecompressionBombError):
+            picture = upright(image, self.cap, "RGBA")
+        except Refusal:
             return image
+        holes = self._holes(mask, report)
+        if holes is None:
+            return image
+        holes = holes.resize(picture.size, Image.Resampling.NEAREST)
         picture.putalpha(holes.point(lambda level: 0 if level > 127 else 255))
         out = io.BytesIO()
         picture.save(out, "PNG")
         return out.getvalue()
+
+    def _holes(self, mask: Path, report: Report) -> Image.Image | None:
+        """A mask as a grey picture; None for one that cannot be used, which is reported: its picture stays as it is."""
+        name = printable(mask)
+        try:
+            content = read_regular(mask.resolve(), name, 8 * self.cap + (1 << 20))  # none within the cap takes more
+            if content is not None:
+                return upright(content, self.cap, "L")
+            told = problem("IMG_TOO_LARGE", str(mask), "the mask has too many bytes.", "Make it smaller.")
+        except BadData as error:
+            told = Problem(error.code, str(mask), error.message, error.hint)
+        except Refusal as refusal:
+            told = Problem(refusal.code, str(mask), f"{name} {refusal.message}", refusal.hint)
+        report(told)
+        return None

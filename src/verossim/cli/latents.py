@@ -13,7 +13,7 @@ from ..safety import contact_sheet, gate, release, release_file
 from ..spaces import Records
 from .arguments import SUFFIXES
 from .console import Voice, first_rank
-from .records import class_of, provenance, write_table
+from .records import class_of, guarded, provenance, write_table
 
 __all__ = ["decode", "encode", "interpolate"]
 
@@ -81,9 +81,9 @@ def _written(voice: Voice, model: Model, records: Records, output: str, source: 
             out.add("strip.png", gate.png(contact_sheet(pictures)))
     elif named:
         with release_file(output, source, overwrite) as file:
-            write_table(file, [to_table(records)], SUFFIXES[Path(output).suffix.lower()])
+            write_table(file, guarded(voice, [to_table(records)]), SUFFIXES[Path(output).suffix.lower()])
     else:
         with release(output, source, overwrite) as out:
-            write_table(out.path("records.csv"), [to_table(records)], "csv")
+            write_table(out.path("records.csv"), guarded(voice, [to_table(records)]), "csv")
     voice.say(f"{len(records):,} records: {printable(output)}")
     return {"output": output, "count": len(records)}

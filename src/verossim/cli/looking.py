@@ -58,7 +58,7 @@ def shelves(voice: Voice, what: str, name: str | None) -> dict[str, Any]:
 
 def _settings(voice: Voice, name: str | None) -> dict[str, Any]:
     """One row a knob, of a family and of learning, or of a codec; of all where no name is given."""
-    from ..training import Learning
+    from ..model import learning_of
     shelf = {**dict.fromkeys(FAMILIES.names(), FAMILIES), **dict.fromkeys(CODECS.names(), CODECS)}
     if name is not None and name not in shelf:
         raise BadConfig("USAGE", f"There is no family or codec '{printable(name)}'.", near(name, shelf))
@@ -66,8 +66,9 @@ def _settings(voice: Voice, name: str | None) -> dict[str, Any]:
     for member in [name] if name else shelf:
         loaded: Any = shelf[member].load(member)
         document[member] = _knobs(loaded.Config)
-    if name is None or shelf[name] is FAMILIES:
-        document["learning"] = _knobs(Learning)
+    for member in [name] if name else shelf:
+        if shelf[member] is FAMILIES:
+            document[f"learning of {member}"] = _knobs(learning_of(FAMILIES.load(member)))
     for member, rows in document.items():
         voice.table(f"{member}: --NAME VALUE of verossim fit", ["name", "default", "values", "meaning"],
                     ([row["name"], told(row["default"]), row["values"], row["meaning"]] for row in rows))

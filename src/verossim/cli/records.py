@@ -50,12 +50,15 @@ def write_table(path: Path, blocks: Iterable[pa.Table], kind: str, **manner: str
 
 
 def guarded(voice: Voice, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The blocks with no cell that a spreadsheet would run as a formula; at the end a word on how many there were."""
+    """The blocks with no cell and no column's name that a spreadsheet would run as a formula; at the end a word on how many
+    there were."""
     count = 0
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        names, headers = gate.guard(pa.array(block.column_names, pa.string()))
+        count += 0 if number else headers  # the names are written once
         columns = [gate.guard(column) for column in block.columns]
         count += sum(cells for _, cells in columns)
-        yield pa.table([column for column, _ in columns], names=block.column_names)
+        yield pa.table([column for column, _ in columns], names=names.to_pylist())
     warn_of_formulas(voice, count)
 
 

@@ -88,7 +88,8 @@ class Label(Codec):
         return self
 
     def _lay_out(self, classes: list[Any], counts: list[int], kind: str) -> None:
-        self.classes, self.counts, self.kind = tuple(classes), tuple(counts), kind
+        self.classes, self.kind = tuple(classes), kind
+        self.counts: tuple[float, ...] = tuple(counts)
         self.numbers = {value: number for number, value in enumerate(classes)}
         self.written = {str(value).strip(): number for number, value in enumerate(classes)}
         self.space = Discrete(shape=(), vocabulary=len(classes), pad=UNKNOWN)

@@ -33,7 +33,9 @@ PACKED = ("zip", "tar", "gzip", "bzip2", "xz")
 RATIO = 200
 #: ... and to this many bytes whatever its size.
 FREE_BYTES = 32 << 20
-ENTRIES = 500_000  # and hold this many files
+ENTRIES = 500_000  # and hold this many files and folders
+DEPTH = 64  # folders one inside the other
+NAME_BYTES = 2048  # of a member's whole name; with the target folder's it must stay below what the system takes, 4096
 CHUNK = 1 << 20
 _DIRECTORY_BYTES = 256 * ENTRIES  # of a zip's table of contents
 
@@ -130,7 +132,9 @@ class _Unpacking:
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise self._bad_path(member.filename, "is a link or a device")
             for member in members:
-                if not member.is_dir():
+                if member.is_dir():
+                    self._count()
+                else:
                     with archive.open(member) as source:
                         self._write(member.orig_filename, source)
 
@@ -154,26 +158,40 @@ class _Unpacking:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 if member.isdir():
+                    self._count()
                     continue
                 if not member.isreg():
                     raise self._bad_path(member.name, "is a link or a device")
                 source = archive.extractfile(member)
                 assert source is not None
-                self._write(member.name, source)
+                self._write(member.name, source, member.issparse())
 
-    def _write(self, name: str, source: Any) -> None:
-        """One member as a file; its bytes are counted as they come."""
+    def _count(self) -> None:
         self.entries += 1
         if self.entries > ENTRIES:
             raise self.bomb(f"it holds more than {ENTRIES:,} entries")
+
+    def _make(self, folder: Path) -> None:
+        """The folder of a member. Each that is new is an entry too: a name of few bytes can ask for many."""
+        absent = []
+        while not folder.exists():
+            absent.append(folder)
+            folder = folder.parent
+        for folder in reversed(absent):
+            self._count()
+            folder.mkdir()
+
+    def _write(self, name: str, source: Any, sparse: bool = False) -> None:
+        """One member as a file; its bytes are counted as they come. The holes of a sparse one are in no stream."""
+        self._count()
         path = self.target / self._safe(name)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make(path.parent)
             with path.open("xb") as out:
                 for chunk in iter(lambda: source.read(CHUNK), b""):
                     if out.tell() == 0 and self._nested(chunk, name):
                         raise self.bomb(f"'{printable(name)}' is an archive inside the archive")
-                    if not self.counted:
+                    if sparse or not self.counted:
                         self.spend(len(chunk))
                     out.write(chunk)
         except (FileExistsError, NotADirectoryError) as error:
@@ -187,8 +205,10 @@ class _Unpacking:
         parts = name.split("/")
         if "\0" in name or "\\" in name or name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
             raise self._bad_path(name, "leads out of the target folder")
-        if not name or any(len(os.fsencode(part)) > 255 for part in parts):
+        if not name or len(os.fsencode(name)) > NAME_BYTES or any(len(os.fsencode(part)) > 255 for part in parts):
             raise self._bad_path(name, "is not a name that a file can have")
+        if len(parts) > DEPTH + 1:
+            raise self._bad_path(name, f"lies more than {DEPTH} folders deep")
         return name
 
     def _bad_path(self, name: str, why: str) -> BadData:

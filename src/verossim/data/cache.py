@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from ..codecs import Codec
 from ..config import plain
 from ..errors import BadConfig, BadData, CannotWrite, printable
+from ..folders import partial
 from ..spaces import Batch, Continuous, Problem, Records
 from .archives import Folder, is_full
 from .fingerprints import duplicates, fingerprints, held_out_rows
@@ -34,7 +35,7 @@ __all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare", "rows_of"]
 IN_MEMORY_BYTES = 128 << 20  # a side of the split of up to this size is held in memory
 SCATTERED = 256  # records picked under one map: each may bring in 64 kB around it
 SIDES = ("train", "held_out")
-_FORMAT = 1  # of the files; part of the key, so that an older layout is never read as this one
+_FORMAT = 2  # of the files; part of the key, so that an older layout is never read as this one
 _MARK = "encoded.json"  # written last: a folder without it is not complete
 
 
@@ -57,6 +58,7 @@ class Split:
         self.home, self.path, self.count = home, home.path / side, count
         self.layout = {name: kind for name, kind in layout.items() if name != "fingerprint"}
         self.levels = levels if layout["x"].dtype == "uint8" else None
+        self.unit = 1.0  # the weight that counts as one record
         small = count * sum(kind.bytes for kind in self.layout.values()) <= IN_MEMORY_BYTES
         self.held = {name: self._loaded(name) for name in self.layout} if small else {}
 
@@ -99,7 +101,8 @@ class Split:
         x = parts["x"]
         if self.levels:
             x = x.to(torch.float32).add_(0.5).mul_(2 / self.levels).sub_(1)
-        return Batch(x, parts.get("condition"), parts["units"], parts["index"])
+        units = parts["units"] if self.unit == 1 else parts["units"] / self.unit
+        return Batch(x, parts.get("condition"), units, parts["index"])
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def prepare(source: Source, codec: Codec, label_codec: Codec | None = None, held
         the order of the records never matters. Where fewer than two records would be, none are; train is never empty.
     folder : where the files are kept and, for the same data, codec and share, found again. Without one they go into a
         temporary folder that goes with the last of the splits.
-    strict : raise BadData at the first problem; nothing has been learned by then and nothing is kept.
+    strict : raise BadData at the first problem, found now or when the files that are found again were made; nothing has been
+        learned by then.
 
     Raises BadConfig SETTING_RANGE, BadData DATA_EMPTY, CannotWrite DISK_FULL or OUT_DENIED.
     """
@@ -131,18 +135,18 @@ def prepare(source: Source, codec: Codec, label_codec: Codec | None = None, held
     manifest = Manifest(origin=source.origin, modality=source.modality, columns=tuple(source.columns), label=source.label,
                         weight=source.weight, share=held_out, files=tuple(source.digests()))
     place = Path(folder) / _key(manifest, codec, label_codec) if folder is not None else None
-    if place is not None and (place / _MARK).is_file():
+    if place is not None and (mark := _marked(place)) is not None:
+        _tell_again(mark, source)
         return _opened(Folder(place), manifest)
-    home = _making(place)
+    if place is not None:
+        with partial(place) as path:
+            _encode(path, place.parent, manifest, source, codec, label_codec)
+            return _opened(_settled(path, place), manifest)
+    home = Folder()
     try:
-        _write(home.path, manifest, source, codec, label_codec)
-        if place is not None:
-            home = _settled(home.path, place)
-    except BaseException as error:
-        shutil.rmtree(home.path, ignore_errors=True)
-        if isinstance(error, OSError) and is_full(error):
-            raise CannotWrite("DISK_FULL", f"No room to write the encoded records in {home.path.parent}.",
-                              "Free some space, or give a folder on a larger disk.") from error
+        _encode(home.path, home.path.parent, manifest, source, codec, label_codec)
+    except BaseException:
+        home.remove()
         raise
     return _opened(home, manifest)
 
@@ -153,30 +157,51 @@ def _key(manifest: Manifest, codec: Codec, label_codec: Codec | None) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, manifest.hash, codecs], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _making(place: Path | None) -> Folder:
-    """The folder to write to: a temporary one, or one beside the place that the files will have."""
-    if place is None:
-        return Folder()
-    path = place.with_name(f"{place.name}.partial-{os.getpid()}")
+def _encode(path: Path, disk: Path, manifest: Manifest, source: Source, codec: Codec, label_codec: Codec | None) -> None:
+    """`_write` into an empty folder; a full disk is told as one."""
     try:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        _write(path, manifest, source, codec, label_codec)
     except OSError as error:
-        raise CannotWrite("OUT_DENIED", f"The folder {path} cannot be made: {error.strerror}.", "Choose another.") from error
-    return Folder(path)
+        if is_full(error):
+            raise CannotWrite("DISK_FULL", f"No room to write the encoded records in {disk}.",
+                              "Free some space, or give a folder on a larger disk.") from error
+        raise
 
 
 def _settled(path: Path, place: Path) -> Folder:
     """Renames what is complete to its place; where another process was first, its files are as good."""
-    if place.exists() and not (place / _MARK).is_file():
+    if place.exists() and _marked(place) is None:
         shutil.rmtree(place)  # damaged since
     try:
         path.rename(place)
     except OSError:
-        if not (place / _MARK).is_file():
+        if _marked(place) is None:
             raise
-        shutil.rmtree(path)
     return Folder(place)
+
+
+def _marked(place: Path) -> dict[str, Any] | None:
+    """The mark of a folder whose files are all there in the sizes that it notes; None where something is amiss."""
+    try:
+        mark = json.loads((place / _MARK).read_text())
+        return mark if mark["bytes"] == _sizes(place) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The bytes of each file of both sides."""
+    return {f"{side}/{file.name}": file.stat().st_size for side in SIDES for file in sorted((path / side).iterdir())}
+
+
+def _tell_again(mark: dict[str, Any], source: Source) -> None:
+    """Reports to the source what was met when the files were made, under the name that the data has now."""
+    for told in mark["problems"]:
+        for part in ("where", "message"):
+            if told[part].startswith(mark["origin"]):
+                told[part] = source.origin + told[part].removeprefix(mark["origin"])
+        source.report(Problem(**told))
+    source.problem_count = max(source.problem_count, mark["counts"]["skipped"])
 
 
 def _opened(home: Folder, manifest: Manifest) -> Encoded:
@@ -216,7 +241,8 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
               "duplicates": sum(duplicates(path / side / "fingerprint") for side in SIDES)}
     layout = {name: (kind.dtype, kind.shape) for name, kind in files.layout.items()}
     mark = path / f"{_MARK}.new"
-    mark.write_text(json.dumps({"layout": layout, "levels": levels, "counts": counts}))
+    mark.write_text(json.dumps({"layout": layout, "levels": levels, "counts": counts, "bytes": _sizes(path),
+                                "origin": source.origin, "problems": [asdict(told) for told in source.problems]}))
     mark.rename(path / _MARK)
 
 

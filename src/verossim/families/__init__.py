@@ -89,6 +89,11 @@ class Family(nn.Module, ABC):
         Raises NotInvertible from families that cannot.
         """
 
+    @property
+    def prior(self) -> Tensor | None:
+        """P(y) of the classes, (C,) float64, of families that learn it themselves; None of the others."""
+        return None
+
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents (B, *latent) of x (B, *event), about standard normal. Raises NotInvertible from families without latents."""
         raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to encode into.",

@@ -24,7 +24,7 @@ from .verbs import Model, features
 
 __all__ = ["fit", "learning_of"]
 
-HELD_OUT_BATCH = 4096
+HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, and numbers in them
 
 
 def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
@@ -35,7 +35,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
         PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
     label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
-    weight : the column that says how much each record counts.
+    weight : the column that says how much each record counts, beside the others.
     held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.
     strict : stop at the first record that cannot be used instead of passing over it.
     folder : for families that learn by gradient, where the run lives: checkpoints, previews, journal and the model so far.
@@ -71,6 +71,10 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
                       notes=[*opened.notes, *codec.notes])
         encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict, folder=place and place / DATA)
         journal.event("data", manifest=encoded.manifest.plain(), problems=[vars(p) for p in opened.problems])
+        if opened.weight is not None:
+            encoded.train.unit = encoded.held_out.unit = _mean_weight(encoded.train)
+        if labels is not None:
+            labels.counts = _weights(encoded.train, len(labels.classes))
         card = {
             "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
@@ -101,7 +105,8 @@ def _by_statistics(task: Task) -> Model:
             return task.kind(candidate, space, condition)
         tried = candidates(task.kind, config, space, len(encoded.train))
         chosen = select(built, tried, encoded.train, encoded.held_out, task.seed, task.journal)
-        config = chosen.choice.config
+        first = task.engine.share({"choice": torch.tensor(chosen.rows.index(chosen.choice))})["choice"]
+        config = chosen.rows[int(first)].config  # every rank takes the first one's
         history["selection"] = [{"chosen": row is chosen.choice, **_criteria(row)} for row in chosen.rows]
         history |= {"stability": chosen.stability, "agreed": chosen.agreed, "warnings": chosen.warnings}
     family: Any = task.kind(config, space, condition)
@@ -117,19 +122,20 @@ def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
     """Mean log-likelihood, bits per dimension and accuracy on records that were not learned from; None without any."""
     if not len(split):
         return None
-    nats = right = labelled = 0.0
+    nats = right = labelled = units = 0.0
     kind, coordinates = "exact", model.codec.space.coordinates
     with torch.inference_mode():
-        for batch in split.sweep(HELD_OUT_BATCH):
+        for batch in split.sweep(max(64, min(HELD_OUT_BATCH, HELD_OUT_NUMBERS // model.codec.space.dims))):
             likelihood = model.family.log_prob(batch.x, None, Noise(0, len(batch.x)))
-            nats += float((likelihood.log_prob + model.codec.log_volume(batch.x)).sum())
+            nats += float((likelihood.log_prob + model.codec.log_volume(batch.x)).double() @ batch.units.double())
+            units += float(batch.units.sum())
             kind = likelihood.kind
             if batch.condition is not None:
                 known = batch.condition >= 0
-                right += float((model.posterior(batch.x).argmax(1) == batch.condition)[known].sum())
-                labelled += float(known.sum())
-    return {"records": len(split), "log_prob": nats / len(split), "kind": kind,
-            "bits": -nats / len(split) / coordinates / math.log(2), "accuracy": right / labelled if labelled else None}
+                right += float(((model.posterior(batch.x).argmax(1) == batch.condition) * batch.units)[known].sum())
+                labelled += float(batch.units[known].sum())
+    return {"records": len(split), "log_prob": nats / units, "kind": kind, "bits": -nats / units / coordinates / math.log(2),
+            "accuracy": right / labelled if labelled else None}
 
 
 def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | None]:
@@ -139,6 +145,22 @@ def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | No
     labels = Label(Label.Config(column=source.label))
     codec.fit(features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
     return codec, labels.settled()
+
+
+def _mean_weight(split: data.Split) -> float:
+    """The mean weight of the records. Weights are relative: what counts is how they compare, not their size."""
+    mean = sum(float(batch.units.double().sum()) for batch in split.sweep(HELD_OUT_BATCH)) / len(split)
+    return mean if mean > 0 else 1.0
+
+
+def _weights(split: data.Split, classes: int) -> tuple[float, ...]:
+    """How much the records of each class weigh together."""
+    total = torch.zeros(classes, dtype=torch.float64)
+    for batch in split.sweep(HELD_OUT_BATCH):
+        assert batch.condition is not None
+        known = batch.condition >= 0
+        total.index_add_(0, batch.condition[known], batch.units[known].double())
+    return tuple(total.tolist())
 
 
 def _taken(kind: type, settings: dict[str, Any], where: str) -> tuple[Any, dict[str, Any]]:

@@ -24,6 +24,8 @@ from ..spaces import Likelihood, Problem, Records, space_from, space_plain
 
 __all__ = ["Model", "Scored", "features"]
 
+PROBLEMS = 1000  # remembered of one source
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -101,8 +103,12 @@ class Model:
         """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
         label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
         log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob + log_prior
-                 for c, log_prior in enumerate(label.prior.log())]
+                 for c, log_prior in enumerate(self.prior(label).log())]
         return torch.stack(log_p, dim=1).softmax(dim=1)
+
+    def prior(self, label: Label) -> Tensor:
+        """P(Y), (C,) float64: the family's own, or the shares of the records that it learned from."""
+        return label.prior if self.family.prior is None else self.family.prior
 
     def predict_proba(self, source: Any) -> Tensor:
         """P(Y | X), (B, C), by Bayes' rule from the model's own P(X | Y) and P(Y)."""
@@ -217,7 +223,7 @@ class Model:
         if self.label is None or condition is not None:
             return self._given(condition, len(noise))
         label = self.label
-        edges = label.prior.cumsum(0)[:-1]
+        edges = self.prior(label).cumsum(0)[:-1]
         return torch.bucketize(noise.uniform(dtype=torch.float64), edges, right=True)
 
     def _given(self, condition: Any, count: int) -> Tensor | None:
@@ -238,6 +244,7 @@ class Model:
             if len(parsed):
                 y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
                 yield parsed, self.codec.encode(parsed, unknown), y[data.rows_of(block, parsed)]
+            del found[PROBLEMS:]
         self.problems = [*opened.problems, *found]
 
 

@@ -64,7 +64,7 @@ class Journal:
 def read_events(path: str | Path) -> list[dict[str, Any]]:
     """The events of a journal in order; lines cut short by a death while writing are passed over."""
     events = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:

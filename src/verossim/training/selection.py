@@ -37,6 +37,7 @@ STABLE = 0.7  # mean adjusted Rand index below which groups change with the samp
 RESAMPLES = 10
 STARTS = 2  # a candidate is judged by the best of so many fits, or a bad start would be mistaken for a bad size
 PATIENCE = 2  # larger sizes that are worse, one after the other, before no larger one is tried
+BATCH_NUMBERS = 1 << 21  # in a batch
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 RECORDS_A_COMPONENT = 5
 CHOSEN = ("components", "covariance")
@@ -133,7 +134,7 @@ def _tried(build: Build, ladder: Iterator[Any], known: InMemory, unknown: InMemo
            before: list[Any]) -> list[Row]:
     """Rows of one ladder of sizes, until BIC has worsened PATIENCE times in a row; what was tried `before` is passed over.
 
-    A family may settle a word such as "suited" to another, so two candidates can turn out to be one.
+    A family may settle a setting that was left open, so two candidates can turn out to be one.
     """
     rows: list[Row] = []
     worse = 0
@@ -161,8 +162,9 @@ def _row(build: Build, config: Any, known: InMemory, unknown: InMemory, seed: in
     L = float(_log_prob(family, data) @ data.units.double())
     bic = d * math.log(n) - 2 * L
     icl = bic + 2 * _entropy(family.assign(data), data.units)
-    unseen = _log_prob(family, unknown.whole)
-    return Row(config, plain(config), d, L, bic, icl, float(unseen.mean()) if len(unseen) else math.nan, converged, unseen)
+    unseen, units = _log_prob(family, unknown.whole), unknown.whole.units.double()
+    held_out = float(unseen @ units / units.sum()) if len(unseen) else math.nan
+    return Row(config, plain(config), d, L, bic, icl, held_out, converged, unseen)
 
 
 def _fitted(build: Build, config: Any, data: InMemory, seed: int, starts: int) -> tuple[LearnsByStatistics, bool]:
@@ -172,7 +174,7 @@ def _fitted(build: Build, config: Any, data: InMemory, seed: int, starts: int) -
     for start in range(starts):
         family = build(config)
         begin(family, data, seed + start)
-        history = learn(family, data, batch=len(data), config=fit)
+        history = learn(family, data, batch=max(64, BATCH_NUMBERS // family.space.dims), config=fit)
         if best is None or history.objectives[-1] > best[0]:
             best = history.objectives[-1], family, history.converged
     assert best is not None

@@ -10,8 +10,9 @@ accelerating the convergence of any EM algorithm", Scand. J. Statist. 2008), on 
     r = M(theta) - theta      v = M(M(theta)) - M(theta) - r      alpha = -|r| / |v|
     theta' = theta - 2 alpha r + alpha^2 v
 
-The sweep at theta' says what L(theta') is. Is it below the last objective, the jump is undone and EM goes on from
-M(M(theta)), so that the objective never falls; the longest jump allowed grows by 4 when used in full and shrinks after a miss.
+The sweep at theta' says what L(theta') is. Is it below the last objective that is known, L(M(theta)), the jump is undone and EM
+goes on from M(M(theta)), so that no objective in the history is below the one before it. The longest jump allowed grows by 4
+when used in full and shrinks after a miss.
 
 Stepwise EM (`stepwise`; Cappé and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B
 2009) updates after every batch, for data so large that one sweep is long: s <- (1 - eta_t) s + eta_t s_batch, with
@@ -42,6 +43,7 @@ START_RECORDS = 20_000  # enough to place components; more only costs time
 START_NUMBERS = 1 << 22  # and so many numbers in them, however wide the records are
 GROWTH = 4.0  # of the longest jump allowed, Varadhan and Roland's choice
 ROUNDING = 1e-10  # gains below this share of the objective cannot tell a good jump from a bad one
+GOLDEN = (math.sqrt(5) - 1) / 2
 FORGETTING = 0.7  # exponent of the stepwise step; (0.5, 1] converges
 
 
@@ -109,8 +111,10 @@ class History:
     rejected: int = 0
 
 
-def subsample(split: Split, seed: int, most: int = START_RECORDS) -> Batch:
-    """At most `most` records chosen at random without replacement, in the order they lie in."""
+def subsample(split: Split, seed: int, most: int = START_RECORDS, least: int = 1000) -> Batch:
+    """At most `most` records chosen at random without replacement, in the order they lie in; where records are wide, fewer:
+    about START_NUMBERS numbers, but not below `least` records."""
+    most = min(most, max(START_NUMBERS // max(split.take(torch.arange(1)).x.numel(), 1), least))
     if len(split) <= most:
         return split.take(torch.arange(len(split)))
     # Generator.choice without shuffling is Floyd's algorithm: its memory grows with `most`, not with the data.
@@ -122,7 +126,7 @@ def begin(family: LearnsByStatistics, split: Split, seed: int, engine: Engine = 
     """Sets the family's starting parameters from a random part of the records; the same on every rank."""
     if engine.first:
         components = vars(family.config).get("components", 1)
-        batch = subsample(split, seed, min(START_RECORDS, max(START_NUMBERS // family.space.dims, 100 * components)))
+        batch = subsample(split, seed, most=START_RECORDS, least=100 * components)
         family.start(batch, Noise(seed, len(batch.x)))
     family.load_state_dict(engine.share(dict(family.state_dict())))
 
@@ -269,7 +273,7 @@ def _stepwise(climb: _Climb) -> None:
     """Batches move the parameters as they come; then one exact sweep says where that led, and is one more update."""
     blended: dict[str, Tensor] = {}
     records = units = 0.0
-    steps = 0
+    steps, before = 0, math.inf
     while climb.sweeps < climb.config.iterations - 1 and not climb.converged:
         climb.sweeps += 1
         objectives = []
@@ -277,17 +281,20 @@ def _stepwise(climb: _Climb) -> None:
             records, units, steps = records + batch["records"], units + batch["units"], steps + 1
             total = len(climb.split) * units / records  # units of all the data, as far as seen
             eta = 1.0 if steps == 1 else (steps + 1) ** -FORGETTING
+            eta = 1 - (1 - eta) ** min(1.0, batch["records"] / (climb.batch * climb.engine.ranks))  # a short one says less
             fresh = {name: value * (total / batch["units"]) for name, value in sums.items()}
             blended = {name: (1 - eta) * blended[name] + eta * fresh[name] if blended else fresh[name] for name in fresh}
             objectives.append(climb.family.absorb(blended))
-        climb.converged = abs(climb.keep(sum(objectives) / len(objectives))) < climb.config.tolerance
+        gain = abs(climb.keep(sum(objectives) / len(objectives)))
+        climb.converged = max(gain, before) < climb.config.tolerance  # twice in a row: what is kept is an estimate
+        before = gain
     if climb.config.iterations:
         climb.keep(climb.update())
 
 
 def _rounds(climb: _Climb) -> Iterator[tuple[dict[str, float], dict[str, Tensor]]]:
     """Statistics of one batch of every rank at a time, until no rank has any left."""
-    mine = climb.split.sweep(climb.batch, climb.engine.rank, climb.engine.ranks)
+    mine = _strides(climb)
     while True:
         batch = next(mine, None)
         sums = climb.nothing() if batch is None else climb.family.statistics(batch)
@@ -298,6 +305,18 @@ def _rounds(climb: _Climb) -> Iterator[tuple[dict[str, float], dict[str, Tensor]
             return
         if units:
             yield {"records": records, "units": units}, summed
+
+
+def _strides(climb: _Climb) -> Iterator[Batch]:
+    """This rank's batches of a sweep in which neighbours lie far apart: place p holds record a p + c modulo the number
+    of records, a near the golden section of it and coprime to it. Data that lie sorted would pull the parameters about."""
+    N, rank, ranks = len(climb.split), climb.engine.rank, climb.engine.ranks
+    a = max(1, round(N * GOLDEN))
+    while math.gcd(a, N) != 1:
+        a += 1
+    for first in range(rank * climb.batch, N, ranks * climb.batch):
+        places = torch.arange(first, min(first + climb.batch, N))
+        yield climb.split.take((a * places + climb.sweeps) % N)
 
 
 def _added(sums: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-__all__ = ["FORMATS", "Header", "Look", "Refusal", "header", "pixels"]
+__all__ = ["FORMATS", "Header", "Look", "Refusal", "header", "pixels", "upright"]
 
 #: The first bytes of the formats that are read, and their readers.
 FORMATS = (
@@ -123,6 +123,18 @@ def pixels(source: Any, look: Look, cap: int) -> tuple[np.ndarray, np.ndarray | 
     return _guarded(lambda: _fitted(_loaded(_open(source, cap), look), look))
 
 
+def upright(source: Any, cap: int, mode: str) -> Image.Image:
+    """All of a picture, decoded, turned as its EXIF tag says, in `mode`, of 8 bits a channel. source, cap: as for `header`.
+
+    Raises Refusal as `pixels` does.
+    """
+    if isinstance(source, np.ndarray):
+        H, W, _ = _axes(source)
+        _check_size(W, H, cap)
+        source = _image_of(source)
+    return _guarded(lambda: _eight_bit(_turned(_open(source, cap))).convert(mode))
+
+
 def _open(source: Any, cap: int) -> Image.Image:
     """A picture whose header has been read and found good, and no more."""
     if isinstance(source, Image.Image):
@@ -218,6 +230,10 @@ def _loaded(image: Image.Image, look: Look) -> Image.Image:
     if image.format == "JPEG":
         side = 2 * max(look.height, look.width)
         image.draft(None, (side, side))
+    return _turned(image)
+
+
+def _turned(image: Image.Image) -> Image.Image:
     image.load()
     turn = TURNS.get(image.getexif().get(ORIENTATION, 1)) if image.format else None
     return image if turn is None else image.transpose(turn)

@@ -47,8 +47,12 @@ class Words(Column):
             return text, []
         new = pc.and_(text.is_valid(), pc.invert(pc.is_in(text, value_set=pa.array(self.words))))
         rows = np.flatnonzero(new.to_numpy(zero_copy_only=False)).tolist()
+        hints: dict[pa.Scalar, str] = {}  # a word that occurs often is looked up once
+        for word in (text[row] for row in rows):
+            if word not in hints:
+                hints[word] = near(printable(word), map(printable, self.words))
         return text, [Fault(row, "TAB_CATEGORY", f"column '{printable(self.name)}': {cells.shown(text, row)} did not occur in "
-                            "training.", near(printable(text[row]), map(printable, self.words))) for row in rows]
+                            "training.", hints[text[row]]) for row in rows]
 
     def _truth(self, text: pa.Array) -> pa.Array:
         """Words of truth in any spelling, as the column's own two."""

@@ -107,6 +107,11 @@ class GMM(LearnsByStatistics):
         return J - 1 + J * D + self.covariance.freedom + J * sum(last - first - 1 for first, last in self.entries.blocks)
 
     @property
+    def prior(self) -> Tensor | None:
+        """P(y), (C,), by the weights of the records that were learned from."""
+        return None if self.condition_space is None else self.log_classes.exp()
+
+    @property
     def noise(self) -> Tensor:
         """Variance of a uniform draw within each number's cell, (D,), in the inner units."""
         return (self.entries.cells / self.scale).square() / 12
@@ -120,7 +125,7 @@ class GMM(LearnsByStatistics):
         log_weights = (self.log_classes[:, None] + self.log_weights).reshape(-1)
         return self.covariance.components(log_weights, self.means, self.logits, self.shift)
 
-    def prior(self) -> Prior:
+    def penalty(self) -> Prior:
         """The prior on covariances, of the pooled variance shared out over the components."""
         J, D = self.means.shape
         scale = (self.spread + self.noise) / J ** (2 / max(D, 1))
@@ -158,7 +163,7 @@ class GMM(LearnsByStatistics):
 
     def absorb(self, statistics: dict[str, Tensor]) -> float:
         """The M-step. Returns the objective before it: (log-likelihood + log prior) / units, in nats."""
-        prior, a = self.prior(), self.config.prior
+        prior, a = self.penalty(), self.config.prior
         (C, K), J = self.log_weights.shape, len(self.means)
         objective = (statistics["log_likelihood"] + self._log_prior(prior)) / statistics["units"]
         means = self.covariance.update(statistics, self.mixture(), prior)

@@ -98,8 +98,8 @@ class Factors(nn.Module):
 
     @property
     def freedom(self) -> int:
-        """Free parameters of the covariances: loadings less their rotations, and psi."""
-        return self.J * (self.D * self.q + self.D - self.q * (self.q - 1) // 2)
+        """Free parameters of the covariances: loadings less their rotations, and psi; no more than matrices have."""
+        return self.J * min(self.D * self.q + self.D - self.q * (self.q - 1) // 2, self.D * (self.D + 1) // 2)
 
     def components(self, log_weights: Tensor, means: Tensor, logits: Tensor, shift: Tensor) -> FactorComponents:
         """The mixture with these covariances."""

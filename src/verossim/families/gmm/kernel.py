@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,14 +64,15 @@ def sums(numbers: Tensor, onehots: Tensor | None, units: Tensor | None, componen
 
 def log_joint(numbers: Tensor, onehots: Tensor | None, components: Components, precision: str = "auto") -> Tensor:
     """log w_k + log p_k(x), (B, K) float64; arguments as for `sums`."""
-    form = _Way.best(numbers, components, precision, passes=1).form(components)
+    way = _Way.best(numbers, components, precision, passes=1)
+    form = way.form(components)
     out = numbers.new_empty(len(numbers), len(components.means), dtype=F64)
 
     def slab(rows: slice) -> None:
         for chunk, log_p in _chunks(form, numbers, onehots, rows):
             out[chunk] = log_p.T
     list(over_slabs(slab, _slabs(form, len(numbers), components)))
-    return out.div_(LOG2_E)
+    return _mended(out.div_(LOG2_E), way, numbers, onehots, components, log_joint)
 
 
 def log_density(numbers: Tensor, onehots: Tensor | None, components: Components, precision: str = "auto") -> Tensor:
@@ -79,14 +81,23 @@ def log_density(numbers: Tensor, onehots: Tensor | None, components: Components,
     out = numbers.new_empty(len(numbers), dtype=F64)
     if way.compiled(onehots):
         from . import compiled
-        return compiled.log_density(numbers, components, way.dtype, out)
+        compiled.log_density(numbers, components, way.dtype, out)
+        return _mended(out, way, numbers, onehots, components, log_density)
     form = way.form(components)
 
     def slab(rows: slice) -> None:
         for chunk, log_p in _chunks(form, numbers, onehots, rows):
             out[chunk] = _exponentials(log_p)[0]
     list(over_slabs(slab, _slabs(form, len(numbers), components)))
-    return out.div_(LOG2_E)
+    return _mended(out.div_(LOG2_E), way, numbers, onehots, components, log_density)
+
+
+def _mended(out: Tensor, way: "_Way", numbers: Tensor, onehots: Tensor | None, components: Components, verb: Any) -> Tensor:
+    """The result, with records so far away that their squares overflow float32 done again in float64."""
+    if way.dtype == F32 and not (fine := out.view(len(out), -1).isfinite().all(dim=1)).all():
+        far = (~fine).nonzero()[:, 0]
+        out[far] = verb(numbers[far].double(), None if onehots is None else onehots[far], components, "float64")
+    return out
 
 
 def _summed(form: Form, numbers: Tensor, onehots: Tensor | None, units: Tensor | None, components: Components) -> Sums:

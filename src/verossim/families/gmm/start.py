@@ -42,7 +42,7 @@ def surveyed(entries: Entries, x: Tensor, units: Tensor, common: bool) -> dict[s
     scale = fitting_scale(middle * unit, variance.sqrt() * unit)
     scale = scale.max().expand_as(scale).clone() if common and len(scale) else scale
     shift, variance = _moments(numbers / scale, there, units)
-    smallest = (1e-6 * shift).square()
+    smallest = (8 * torch.finfo(x.dtype).eps * shift).square()  # what rounding of x leaves
     spread = torch.where((variance > 0) | (smallest > 0), variance.maximum(smallest), 1.0)
     first = there.to(torch.int8).argmax(dim=0)
     anchor = numbers.gather(0, first[None])[0].nan_to_num(nan=0.0)
@@ -100,7 +100,7 @@ def _place(family: Any, batch: Batch, view: Tensor | None, dice: Noise) -> None:
     units = batch.units.double()
     residuals = torch.zeros_like(x)
     classes = torch.zeros(len(x), dtype=torch.int64) if batch.condition is None else batch.condition
-    prior = family.prior()
+    prior = family.penalty()
     for label in range(len(family.log_classes)):
         rows = (classes == label).nonzero()[:, 0]
         rows = torch.arange(len(x)) if not len(rows) else rows
