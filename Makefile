@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/python -m verossim.demo demo
 
 test: $(STAMP) lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

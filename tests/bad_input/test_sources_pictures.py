@@ -102,7 +102,7 @@ def without_privilege(job):
 
 
 def test_files_and_folders_without_permission(tmp_path):
-    for parent in [tmp_path, *tmp_path.parents][:3]:
+    for parent in [tmp_path, *tmp_path.parents][:4]:
         parent.chmod(0o755)
     draw(tmp_path / "a.png")
     draw(tmp_path / "b.png").chmod(0)

@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from verossim.families import Turn
 from verossim.families.vae import VAE
+from verossim.families.vae.estimators import averaged, log_averaged
 from verossim.families.vae.heads import LEAST, MOST, Coins, Levels, Tokens, Vector, bounded
 from verossim.seeds import Noise
 from verossim.spaces import Batch, Continuous, Discrete
@@ -68,6 +69,15 @@ def test_draws_occur_as_often_as_the_head_says():
         p = head.log_prob(parameters[:len(distinct)], one).exp()
         assert p.sum() == pytest.approx(1, abs=0.01)
         assert ((counts - B * p).abs() < 5 * (B * p * (1 - p)).sqrt().clamp(min=1)).all()
+    head, parameters = Vector(MIXED), torch.tensor([0.3, 0.1, 0, 0, 0, -0.5, -0.7, 0, 0, 0]).expand(B, -1)
+    x = head.sample(parameters, Noise(1, B))
+    cells = torch.full((41, 5), torch.nan)
+    cells[:, 1] = 0.25 * torch.arange(-20, 21)
+    p = head.log_prob(parameters[:41], cells).exp()
+    counts = ((x[:, 1] / 0.25).round() == torch.arange(-20, 21)[:, None]).sum(dim=1)
+    assert ((counts - B * p).abs() < 5 * (B * p * (1 - p)).sqrt().clamp(min=1)).all()
+    s = bounded(parameters[0, 5]).exp()
+    assert abs(x[:, 0].mean() - 0.3) < 5 * s / B ** 0.5 and abs(x[:, 0].std() - s) < 5 * s / (2 * B) ** 0.5
 
 
 def test_nothing_becomes_nan_however_extreme_the_parameters():
@@ -76,7 +86,7 @@ def test_nothing_becomes_nan_however_extreme_the_parameters():
         g = generator(seed)
         for head, x in ((Levels(GREY, 3), torch.tensor([-1 + 1 / 8, 1 - 1 / 8])[torch.randint(2, (4, 2, 3), generator=g)]),
                         (Coins(COIN), torch.tensor([-0.5, 0.5])[torch.randint(2, (4, 2, 3), generator=g)]),
-                        (Vector(MIXED), torch.randn(4, 5, generator=g) * 1e3)):
+                        (Vector(MIXED), torch.randn(4, 5, generator=g) * 10.0 ** (seed % 30))):
             shape = (4, head.outputs, *x.shape[2:])
             parameters = (1e4 * torch.randn(shape, generator=g)).requires_grad_()
             loss = head.log_prob(parameters, x)
@@ -112,24 +122,37 @@ def linear(D: int = 5, Z: int = 2, seed: int = 4) -> tuple[VAE, MultivariateNorm
     return vae, truth, posterior
 
 
+def drawn(truth: MultivariateNormal, count: int) -> torch.Tensor:
+    """Records of the truth, whatever tests ran before."""
+    return truth.loc + torch.randn(count, len(truth.loc), generator=generator(6)) @ truth.scale_tril.T
+
+
 def test_a_log_scale_is_itself_between_its_bounds():
-    raw = torch.tensor([-1e4, -1.0, 0.0, 1e4])
-    assert torch.allclose(bounded(raw), torch.tensor([LEAST, -1.0, 0.0, MOST]), atol=0.15)
+    raw = torch.tensor([-1e30, -1e4, -3.0, -2.5, -2.0, 1e4, 1e30])
+    assert torch.allclose(bounded(raw), torch.tensor([LEAST, LEAST, -3.0, -2.5, -2.0, MOST, MOST]), atol=5e-3)
 
 
 def test_the_bound_is_the_likelihood_where_the_posterior_is_exact():
     """With one latent, what the encoder can say is all there is."""
     vae, truth, _ = linear(Z=1)
-    x = truth.sample((50,))
+    x = drawn(truth, 50)
     for method in ("elbo", "iwae", "ais"):
         log_p = vae.log_prob(x, noise=Noise(1, 50), method=method)
         assert torch.allclose(log_p.log_prob, truth.log_prob(x), atol=2e-3), method
         assert (log_p.stderr < 1e-3).all()
 
 
+def test_standard_errors_are_those_of_repetition():
+    """Of the means, and of their logarithms, of 400 draws each, 4,000 times."""
+    log_weights = 0.7 * torch.randn(400, 4000, generator=generator(8))
+    for estimate in (averaged, log_averaged):
+        found, error = estimate(log_weights)
+        assert float(error.square().mean().sqrt()) == pytest.approx(float(found.std()), rel=0.06)
+
+
 def test_elbo_below_iwae_below_the_truth_and_ais_on_it():
     vae, truth, _ = linear()
-    x = truth.sample((2000,))
+    x = drawn(truth, 2000)
     true, config, means = truth.log_prob(x), vae.config, {}
     for k in (200, 20, 2):
         vae.config = replace(config, draws=k)
@@ -137,8 +160,9 @@ def test_elbo_below_iwae_below_the_truth_and_ais_on_it():
     elbo = float(vae.log_prob(x, noise=Noise(1, 2000), method="elbo").log_prob.mean())  # of the same draws as the last
     assert elbo < means[2] < means[20] < means[200] < float(true.mean()) + 0.01
     ais = vae.log_prob(x[:100], noise=Noise(1, 100), method="ais")
-    assert abs(float((ais.log_prob - true[:100]).mean())) < 0.03
-    assert ais.kind == "estimate"
+    assert abs(float((ais.log_prob - true[:100]).mean())) < 0.05
+    z = (ais.log_prob - true[:100]) / ais.stderr  # by eight chains: of Student's t with 7 degrees of freedom
+    assert ais.kind == "estimate" and (z.abs() < 2.4).float().mean() > 0.85
 
 
 def test_learning_reaches_the_likelihood_of_probabilistic_pca():
@@ -153,14 +177,14 @@ def test_learning_reaches_the_likelihood_of_probabilistic_pca():
     noise = values[:-Z].mean()
     best = MultivariateNormal(x.mean(0), vectors[:, -Z:] * (values[-Z:] - noise) @ vectors[:, -Z:].T + noise * torch.eye(D))
     torch.manual_seed(0)
-    vae = VAE(VAE.Config(width=64, latent=Z, network="mlp", warm=0.0), Continuous(shape=(D,), axes=("number",)))
+    vae = VAE(VAE.Config(width=128, latent=Z, network="mlp", warm=0.0), Continuous(shape=(D,), axes=("number",)))
     batch = Batch(x, None, torch.ones(B), torch.arange(B), Noise(0, B))
     vae.start(batch, Noise(0, 1))
-    optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=5e-3, fused=True)
     for step in range(800):
         rows = torch.arange(step * 200, step * 200 + 200) % B
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * (1 - step / 800)
+            group["lr"] = 5e-3 * (1 - step / 800)
         optimizer.zero_grad()
         vae.loss(Batch(x[rows], None, torch.ones(200), rows, Noise(step + 1, 200)), Turn()).total.mean().backward()
         optimizer.step()
@@ -170,7 +194,7 @@ def test_learning_reaches_the_likelihood_of_probabilistic_pca():
 
 def test_health_tells_what_is_used():
     vae, truth, posterior = linear()
-    x = truth.sample((500,))
+    x = drawn(truth, 500)
     health = vae.health(x)
     assert (health["active_units"], health["units"]) == (2, 2)
     kl = 0.5 * (posterior.diagonal().sum() + vae.encode(x).square().sum(1).mean() - 2 - posterior.diagonal().log().sum())
@@ -182,17 +206,33 @@ def test_health_tells_what_is_used():
     assert collapsed["active_units"] == 0 and collapsed["nats_by_level"] == [0.0]
 
 
-def test_completion_is_the_conditional():
-    """Three of five numbers known: the mean and the spread of the other two."""
-    vae, truth, _ = linear(seed=11)
-    x = truth.sample((1,)).expand(2000, 5).clone()
-    mean, S = truth.mean, truth.covariance_matrix
-    known, gone = [0, 1, 2], [3, 4]
+def conditional(truth: MultivariateNormal, known: list[int], gone: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the numbers `gone` given those `known`: the matrix that leads to their mean, and their standard deviations."""
+    S = truth.covariance_matrix
     K = S[gone][:, known] @ torch.linalg.inv(S[known][:, known])
-    expected = mean[gone] + K @ (x[0, known] - mean[known])
-    spread = (S[gone][:, gone] - K @ S[known][:, gone]).diagonal().sqrt()
+    return K, (S[gone][:, gone] - K @ S[known][:, gone]).diagonal().sqrt()
+
+
+@pytest.mark.parametrize("seed", range(4, 9))
+def test_completion_is_the_conditional(seed):
+    """Three of five numbers known: the mean and the spread of the other two, though the encoder never saw a gap and takes the
+    latents for independent, which they are not: their correlation goes up to 0.94."""
+    vae, truth, _ = linear(seed=seed)
+    known, gone = [0, 1, 2], [3, 4]
+    K, spread = conditional(truth, known, gone)
+    x = (truth.mean + torch.tensor([0.5, -1.0, 0.8, 0.0, 0.0])).expand(2000, 5).clone()
     x[:, gone] = torch.nan
     filled = vae.complete(x, noise=Noise(3, 2000))
     assert torch.equal(filled[:, known], x[:, known])
-    assert torch.allclose(filled[:, gone].mean(0), expected, atol=0.15)
-    assert torch.allclose(filled[:, gone].std(0), spread, rtol=0.15)
+    off = (filled[:, gone].mean(0) - truth.mean[gone] - K @ (x[0, known] - truth.mean[known])) / spread
+    assert off.abs().max() < 5 / math.sqrt(2000) and torch.allclose(filled[:, gone].std(0), spread, rtol=0.08)
+
+
+def test_without_noise_completion_is_the_conditional_mean():
+    vae, truth, _ = linear()
+    known, gone = [0, 1, 2], [3, 4]
+    K, spread = conditional(truth, known, gone)
+    x = truth.mean + torch.randn(100, 5, generator=generator(5))
+    x[:, gone] = torch.nan
+    off = (vae.complete(x)[:, gone] - truth.mean[gone] - (x[:, known] - truth.mean[known]) @ K.T) / spread
+    assert off.square().mean().sqrt() < 0.4

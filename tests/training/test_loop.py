@@ -14,7 +14,7 @@ from ranks import spawned
 from slopes import Denoiser, numbers, settled, stream
 
 from verossim.errors import CannotWrite, CorruptStore, Diverged
-from verossim.training import Checkpoints, Engine, Journal, locked, train
+from verossim.training import Checkpoints, Engine, Journal, locked, loop, train
 
 HERE = Path(__file__).parent
 
@@ -230,8 +230,9 @@ WORKER = """
 import json, sys
 import torch
 from slopes import Denoiser, numbers, settled, stream
-from verossim.training import Engine, train
+from verossim.training import Engine, loop, train
 torch.set_num_threads(1)
+loop.REPORT_SECONDS = 0.0  # every step is reported
 engine = Engine.start()
 torch.manual_seed(engine.rank)
 made, data = Denoiser(Denoiser.Config()), numbers()
@@ -244,7 +245,8 @@ sys.stdout.write(json.dumps({"weights": weights, "loss": course.curve[-1][1]}))
 
 
 @pytest.mark.parametrize("way", ["wrapped", "rounds", "sharded"])
-def test_two_ranks_equal_one(way):
+def test_two_ranks_equal_one(way, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     told = spawned(WORKER, way)
     one, course = run(samples=1600)
     for rank in told:

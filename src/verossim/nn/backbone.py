@@ -4,11 +4,14 @@
 |---|---|
 | vector (entries) | mlp |
 | channels and one to three axes, none longer than 64 | unet |
-| channels and one to three axes, longer | transformer over patches |
+| channels and longer axes, or more of them | transformer over patches |
 """
+
+import math
 
 from torch import nn
 
+from ..errors import BadConfig
 from ..spaces import Continuous, Space
 from .conditioning import Embedding
 from .mlp import Mlp
@@ -19,6 +22,7 @@ __all__ = ["KINDS", "backbone"]
 
 KINDS = ("auto", "mlp", "unet", "transformer")
 UNET_LONGEST = 64
+UNET_AXES = 3
 PLACES = 256  # patches along all axes together, about
 
 
@@ -28,13 +32,14 @@ def backbone(space: Continuous, *, width: int, depth: int, condition: Space | No
 
     timed : whether it is told a time t (B,) of about unit scale. condition : the space of y, which may be None in a call.
     channels : of input and output, those of the space where None (of a vector, its entries). Its output is zero at the start.
+    kind : one of KINDS. Raises BadConfig SETTING_RANGE where it does not serve the space.
     """
-    rank, given = len(space.shape), space.shape[0]
-    channels, out, axes = channels_in or given, channels_out or given, space.shape[1:]
-    if kind == "auto":
-        kind = "mlp" if rank == 1 else "unet" if max(axes) <= UNET_LONGEST else "transformer"
-    wide = width if kind != "unet" else 4 * width
-    embedding = Embedding(wide, condition, timed) if timed or condition is not None else None
+    given, *rest = space.shape
+    channels, out, axes = channels_in or given, channels_out or given, tuple(rest)
+    kind = _kind(axes) if kind == "auto" else _checked(kind, axes)
+    embedding = None
+    if timed or condition is not None:
+        embedding = Embedding(4 * width if kind == "unet" else width, condition, timed)
     if kind == "mlp":
         return Mlp(channels, out, width, depth, embedding)
     if kind == "unet":
@@ -42,16 +47,24 @@ def backbone(space: Continuous, *, width: int, depth: int, condition: Space | No
     return PatchTransformer(channels, out, axes, width, depth, embedding, _patch(axes))
 
 
-def _patch(axes: tuple[int, ...]) -> int:
-    """The shortest patch, a power of two, that leaves no more than PLACES of them."""
-    patch = 1
-    while _places(axes, patch) > PLACES:
-        patch *= 2
-    return patch
+def _kind(axes: tuple[int, ...]) -> str:
+    if not axes:
+        return "mlp"
+    return "unet" if len(axes) <= UNET_AXES and max(axes) <= UNET_LONGEST else "transformer"
 
 
-def _places(axes: tuple[int, ...], patch: int) -> int:
-    count = 1
-    for length in axes:
-        count *= -(-length // patch)
-    return count
+def _checked(kind: str, axes: tuple[int, ...]) -> str:
+    serves = ("mlp",) if not axes else ("unet", "transformer") if len(axes) <= UNET_AXES else ("transformer",)
+    if kind in serves:
+        return kind
+    event = f"channels and {len(axes)} axes" if axes else "vectors"
+    raise BadConfig("SETTING_RANGE", f"'network' is {kind!r}, which is not for {event}.",
+                    f"Use auto, or {' or '.join(serves)}.")
+
+
+def _patch(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shortest patches that leave no more than PLACES of them: a power of two along each axis, or all of a shorter one."""
+    length = 1
+    while math.prod(-(-axis // length) for axis in axes) > PLACES:
+        length *= 2
+    return tuple(min(length, axis) for axis in axes)

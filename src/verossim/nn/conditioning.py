@@ -54,6 +54,10 @@ class Embedding(nn.Module):
         self.layer = nn.Linear(width, width)
 
     def forward(self, t: Tensor | None, y: Tensor | None, count: int) -> Tensor:
-        parts = [] if self.time is None or t is None else [self.time(t)]
-        parts += [] if self.condition is None else [self.condition(y, count)]
-        return F.silu(self.layer(F.silu(sum(parts[1:], parts[0]))))
+        told = []
+        if self.time is not None:
+            assert t is not None
+            told.append(self.time(t))
+        if self.condition is not None:
+            told.append(self.condition(y, count))
+        return F.silu(self.layer(F.silu(sum(told[1:], told[0]))))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Fourier", "Residual", "conv", "norm", "pooled", "through", "unpooled", "zeroed"]
+__all__ = ["Fourier", "Residual", "conv", "norm", "pooled", "through", "unit", "unpooled", "zeroed"]
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -20,13 +20,23 @@ POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 def conv(rank: int, channels: int, out: int, kernel: int = 3, bias: bool = True) -> nn.Module:
     """A convolution over `rank` axes that keeps their lengths: (B, channels, *axes) to (B, out, *axes); kernel is odd."""
-    return CONV[rank](channels, out, kernel, padding=kernel // 2, bias=bias)
+    reach = kernel // 2
+    if rank < 3 or not reach:
+        return CONV[rank](channels, out, kernel, padding=reach, bias=bias)
+    # Padded apart: where a convolution pads a first axis of length 2, oneDNN's gradient of the kernel in bfloat16 is wrong.
+    padding = nn.ConstantPad3d((0, 0, 0, 0, reach, reach), 0.0)
+    return nn.Sequential(padding, nn.Conv3d(channels, out, kernel, padding=(0, reach, reach), bias=bias))
 
 
 def norm(channels: int) -> nn.GroupNorm:
     """Group normalisation in groups of at least 8 channels, at most 32 of them (Wu and He, arXiv:1803.08494)."""
     groups = next(g for g in range(min(32, max(1, channels // 8)), 0, -1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x (..., C) over the root of the mean square of its last dimension (Zhang and Sennrich, arXiv:1910.07467)."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)  # said, for the default grows as precision shrinks
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

@@ -1,4 +1,10 @@
-"""A network for vectors: residual blocks of two layers."""
+"""A network for vectors.
+
+    h = W x,    h <- h + f(h; e) for each block,    out = V silu(norm(h))
+
+f has two layers and is told time and condition by the embedding e (`layers.Residual`; He et al., arXiv:1603.05027). V is zero
+at the start.
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -10,12 +10,13 @@ arXiv:2212.09748); without an embedding a = b = 0, g = 1, and the last layers ar
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import Attention, places
+from .attention import Attention, places, turns
 from .conditioning import Embedding
-from .layers import through, zeroed
+from .layers import through, unit, zeroed
 
 __all__ = ["Block", "PatchTransformer", "TokenTransformer"]
 
@@ -35,13 +36,12 @@ class Block(nn.Module):
             zeroed(layer)
 
     def forward(self, h: Tensor, e: Tensor | None) -> Tensor:
-        W = h.shape[2]
         if self.modulation is None or e is None:
-            h = h + self.attention(F.rms_norm(h, (W,)))
-            return h + self.mlp(F.rms_norm(h, (W,)))
+            h = h + self.attention(unit(h))
+            return h + self.mlp(unit(h))
         a_1, b_1, g_1, a_2, b_2, g_2 = self.modulation(e)[:, None].chunk(6, dim=2)
-        h = h + g_1 * self.attention((1 + a_1) * F.rms_norm(h, (W,)) + b_1)
-        return h + g_2 * self.mlp((1 + a_2) * F.rms_norm(h, (W,)) + b_2)
+        h = h + g_1 * self.attention((1 + a_1) * unit(h) + b_1)
+        return h + g_2 * self.mlp((1 + a_2) * unit(h) + b_2)
 
     def mlp(self, h: Tensor) -> Tensor:
         """(B, N, W) to itself: silu(u) v."""
@@ -50,40 +50,49 @@ class Block(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """(B, channels, *axes) to (B, out, *axes), by patches of `patch` places along each axis; axes are padded to whole ones."""
+    """(B, channels, *axes) to (B, out, *axes), by patches of `patch` places along each axis; axes are padded to whole ones.
+
+    Turned attention knows how far apart patches are but not where: waves over the grid are added to them (Vaswani et al.,
+    arXiv:1706.03762).
+    """
+
+    where: Tensor
 
     def __init__(self, channels: int, out: int, axes: tuple[int, ...], width: int, depth: int, embedding: Embedding | None,
-                 patch: int, causal: bool = False):
+                 patch: tuple[int, ...]):
         super().__init__()
         self.axes, self.patch, self.out = axes, patch, out
-        self.grid = tuple(-(-length // patch) for length in axes)
-        where, E = places(self.grid), 0 if embedding is None else embedding.layer.out_features
+        self.grid = tuple(-(-length // p) for length, p in zip(axes, patch, strict=True))
+        at, E = places(self.grid), 0 if embedding is None else embedding.layer.out_features
+        waves = torch.cat(turns(at, width), dim=1)
         self.embedding = embedding
-        self.first = nn.Linear(channels * patch ** len(axes), width)
-        self.blocks = nn.ModuleList(Block(width, where, E, causal) for _ in range(depth))
-        self.last = zeroed(nn.Linear(width, out * patch ** len(axes)))
+        self.first = nn.Linear(channels * math.prod(patch), width)
+        self.register_buffer("where", F.pad(waves, (0, width % 2)), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, at, E, causal=False) for _ in range(depth))
+        self.last = zeroed(nn.Linear(width, out * math.prod(patch)))
 
     def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         e = None if self.embedding is None else self.embedding(t, y, len(x))
-        h = through(self.blocks, self.first(self.cut(x)), e)
-        return self.joined(self.last(F.rms_norm(h, h.shape[-1:])))
+        h = self.first(self.cut(x))
+        h = through(self.blocks, h + self.where.to(h.dtype), e)
+        return self.joined(self.last(unit(h)))
 
     def cut(self, x: Tensor) -> Tensor:
-        """Patches (B, N, C * patch^A) of x (B, C, *axes)."""
+        """Patches (B, N, C * numbers of a patch) of x (B, C, *axes)."""
         B, C, *axes = x.shape
-        A, p = len(axes), self.patch
-        pads = [(0, g * p - length) for g, length in zip(self.grid, axes, strict=True)]
+        A = len(axes)
+        pads = [(0, g * p - length) for g, p, length in zip(self.grid, self.patch, axes, strict=True)]
         x = F.pad(x, list(itertools.chain(*reversed(pads))))
-        x = x.view(B, C, *itertools.chain(*((g, p) for g in self.grid)))
+        x = x.reshape(B, C, *itertools.chain(*zip(self.grid, self.patch, strict=True)))
         grid, inner = [2 + 2 * a for a in range(A)], [3 + 2 * a for a in range(A)]
-        return x.permute(0, *grid, 1, *inner).reshape(B, math.prod(self.grid), C * p ** A)
+        return x.permute(0, *grid, 1, *inner).reshape(B, math.prod(self.grid), C * math.prod(self.patch))
 
     def joined(self, h: Tensor) -> Tensor:
         """The inverse of `cut`, for `out` channels."""
-        B, A, p = len(h), len(self.axes), self.patch
-        h = h.view(B, *self.grid, self.out, *[p] * A)
+        B, A = len(h), len(self.axes)
+        h = h.view(B, *self.grid, self.out, *self.patch)
         pairs = itertools.chain(*((1 + a, 2 + A + a) for a in range(A)))
-        x = h.permute(0, 1 + A, *pairs).reshape(B, self.out, *(g * p for g in self.grid))
+        x = h.permute(0, 1 + A, *pairs).reshape(B, self.out, *(g * p for g, p in zip(self.grid, self.patch, strict=True)))
         for axis, length in enumerate(self.axes, start=2):
             x = x.narrow(axis, 0, length)
         return x
@@ -94,13 +103,13 @@ class TokenTransformer(nn.Module):
 
     def __init__(self, vocabulary: int, length: int, width: int, depth: int, embedding: Embedding | None, causal: bool):
         super().__init__()
-        where, E = places((length,)), 0 if embedding is None else embedding.layer.out_features
+        at, E = places((length,)), 0 if embedding is None else embedding.layer.out_features
         self.embedding = embedding
         self.first = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, where, E, causal) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, at, E, causal) for _ in range(depth))
         self.last = zeroed(nn.Linear(width, vocabulary, bias=False))
 
     def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         e = None if self.embedding is None else self.embedding(t, y, len(x))
-        h = through(self.blocks, F.rms_norm(self.first(x), (self.first.embedding_dim,)), e)
-        return self.last(F.rms_norm(h, h.shape[-1:]))
+        h = through(self.blocks, unit(self.first(x)), e)
+        return self.last(unit(h))

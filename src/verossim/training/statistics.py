@@ -114,7 +114,8 @@ class History:
 def subsample(split: Split, seed: int, most: int = START_RECORDS, least: int = 1000) -> Batch:
     """At most `most` records chosen at random without replacement, in the order they lie in; where records are wide, fewer:
     about START_NUMBERS numbers, but not below `least` records."""
-    most = min(most, max(START_NUMBERS // max(split.take(torch.arange(1)).x.numel(), 1), least))
+    width = split.take(torch.arange(min(1, len(split)))).x.numel()
+    most = min(most, max(START_NUMBERS // max(width, 1), least))
     if len(split) <= most:
         return split.take(torch.arange(len(split)))
     # Generator.choice without shuffling is Floyd's algorithm: its memory grows with `most`, not with the data.

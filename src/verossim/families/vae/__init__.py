@@ -22,17 +22,17 @@ from ...nn.conditioning import Embedding, dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Discrete, Likelihood, Space
 from .. import LearnsByGradient, Losses, Turn
-from .estimators import annealed, bounds
+from .estimators import annealed, averaged, log_averaged
 from .heads import Head, head_of
 from .ladder import Descent, Ladder, MapLadder, VectorLadder
 
 __all__ = ["MEMBER", "VAE"]
 
-ROWS = 1 << 12  # records times draws judged at a time
-RECORDS = 256  # annealed at a time
-CHAINS, STEPS, LEAPS = 8, 100, 5  # of annealed importance sampling
-ROUNDS = 24  # of Gibbs sampling, to complete a record
-MEANS = 8  # of the last rounds, whose mean is the conditional mean
+ROWS, NUMBERS = 1 << 12, 1 << 22  # draws judged at a time: at most so many, and so many numbers in the widest layer
+CHAINS, STEPS, LEAPS = 8, 100, 5  # of annealed importance sampling; as many chains make a conditional mean
+ROUNDS = 48  # to complete a record
+UNTESTED = 12  # of the first rounds, that take every move: from far away the Metropolis test would refuse them all
+MEANS = 24  # of the last rounds, whose mean is the conditional mean
 
 
 class VAE(LearnsByGradient):
@@ -73,7 +73,10 @@ class VAE(LearnsByGradient):
             out = (self.head.outputs, *(() if isinstance(space, Discrete) else shape[1:]))
             ladder = VectorLadder(shape, out, *sizes, embedding)
         self.networks = nn.ModuleDict({"ladder": ladder})
-        self.latents = ladder.levels
+        places = math.prod(shape[1:])
+        widest = max(self.head.outputs * places, config.width * (places if config.network == "conv" else 1))
+        self.rows = min(ROWS, max(1, NUMBERS // widest))
+        self.latents, self.units = ladder.levels, sum(map(math.prod, ladder.levels))
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("anchor", torch.zeros(space.shape))
 
@@ -91,20 +94,25 @@ class VAE(LearnsByGradient):
         y = batch.condition
         if y is not None:
             y = dropped(y, batch.noise.uniform().to(self.centre), self.config.drop)
-        down = self._down(batch.x, y, batch.noise)
+        down = self._drawn(batch.x, y, batch.noise, 1)
         log_p = self.head.log_prob(down.parameters, batch.x)
         beta = min(1.0, turn.progress / self.config.warm) if self.config.warm else 1.0
-        paid = down.rates.clamp(min=self.config.free).sum(dim=1)
-        kl = down.rates.sum(dim=1)
-        levels = {f"rate_{level}": rate.detach() for level, rate in enumerate(down.rates.unbind(dim=1))}
-        parts = {"nats": (kl - log_p).detach(), "kl": kl.detach(), "distortion": -log_p.detach()}
-        return Losses(beta * paid - log_p, parts if len(levels) == 1 else {**parts, **levels})
+        rates = down.rates()
+        kl = rates.sum(dim=1)
+        paid = rates.clamp(min=self.config.free).sum(dim=1) if self.config.free else kl
+        parts = {"kl": kl.detach(), "reconstruction": -log_p.detach()}
+        parts["nats"] = parts["kl"] + parts["reconstruction"]
+        if len(self.latents) > 1:
+            parts |= {f"rate_{level}": rate.detach() for level, rate in enumerate(rates.unbind(dim=1))}
+        return Losses(beta * paid - log_p, parts)
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, **knobs: Any) -> Iterator[Tensor]:
         """Samples (B, *event): z from the prior, then x from the decoder."""
-        draws = [noise.normal(*level).to(self.centre) for level in self.latents]
-        down: Descent = self.networks["ladder"](None, self._condition(condition), draws)
-        yield self._nearest(self.head.sample(down.parameters, noise))
+        eps = [noise.normal(*level).to(self.centre) for level in self.latents]
+        with torch.no_grad():
+            down: Descent = self.networks["ladder"](None, self._condition(condition), eps)
+            x = self._nearest(self.head.sample(down.parameters, noise))
+        yield x
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None,
                  method: str | None = None) -> Likelihood:
@@ -114,119 +122,137 @@ class VAE(LearnsByGradient):
         noise = Noise(0, len(x)) if noise is None else noise
         with torch.inference_mode(False), torch.no_grad():
             x, y = x.clone(), None if condition is None else condition.clone()
-            if method == "ais":
-                log_p, error = self._annealed(x, y, noise)
-            else:
-                elbo, elbo_error, iwae, iwae_error = bounds(self._log_weights(x, y, noise))
-                log_p, error = (elbo, elbo_error) if method == "elbo" else (iwae, iwae_error)
+            weights = self._annealed(x, y, noise) if method == "ais" else self._log_weights(x, y, noise)
+        log_p, error = averaged(weights) if method == "elbo" else log_averaged(weights)
         return Likelihood(log_p, "estimate" if method == "ais" else "bound", self.space.coordinates, error)
 
     def complete(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        """x (B, *event) with its unknown entries drawn given the others, by Gibbs sampling between z and them (Rezende et al.,
-        arXiv:1401.4082, appendix F), which is exact in the long run; or without `noise` at the mean of the last rounds. Known
-        entries keep their bits."""
-        unknown = self._unknown(x)
+        """x (B, *event) with its unknown entries drawn given the others, or without `noise` at their conditional means (nearest
+        values, likeliest categories). Known entries keep their bits.
+
+        In turns z is drawn given x and the unknown entries given z, each proposal of the encoder put to the Metropolis test
+        (Mattei and Frellsen, arXiv:1802.04826, section 3.3): exact in the long run, whatever the encoder.
+        """
+        unknown, out = self._unknown(x), x.clone()
         rows = unknown.flatten(1).any(dim=1).nonzero()[:, 0]
-        if not len(rows):
-            return x
-        given, gone = x[rows], unknown[rows]
-        y = None if condition is None else condition[rows]
-        source = Noise(0, len(rows)) if noise is None else noise.rows(rows)
-        filled, total = given, torch.zeros_like(given, dtype=torch.float32)
-        with torch.no_grad():
-            for turn in range(ROUNDS):
-                parameters = self._down(filled, y, source).parameters
-                filled = torch.where(gone, self._nearest(self.head.sample(parameters, source)).to(given), given)
-                if turn >= ROUNDS - MEANS:
-                    total = total + self.head.middle(parameters) / MEANS
-        if noise is None:
-            filled = torch.where(gone, self._nearest(self._likeliest(total)).to(given), given)
-        out = x.clone()
-        out[rows] = filled
+        for part in rows.split(max(1, self.rows // CHAINS)) if len(rows) else ():
+            y = None if condition is None else condition[part]
+            own = None if noise is None else noise.rows(part.to(noise.state.device))
+            with torch.no_grad():
+                out[part] = self._completed(x[part], unknown[part], y, own)
         return out
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents (B, Z): the encoder's means, coarsest level first, each in units of its prior; about standard normal."""
-        with torch.no_grad():
-            down = self._descended(x, condition, [torch.zeros(len(x), *level).to(self.centre) for level in self.latents])
-            return torch.cat([mean.flatten(1) for mean in down.means], dim=1)
+        return torch.cat([mean.flatten(1) for mean in self._expected(x, condition).means], dim=1)
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, *event): the middle of what the decoder says of latents (B, Z). Raises BadData LATENT_SHAPE."""
-        if z.ndim != 2 or z.shape[1] != sum(map(math.prod, self.latents)):
-            raise BadData("LATENT_SHAPE", f"Latents have the shape {tuple(z.shape[1:])}; this model's have "
-                          f"({sum(map(math.prod, self.latents))},).", "Give what `encode` gave.")
+        if z.ndim != 2 or z.shape[1] != self.units:
+            raise BadData("LATENT_SHAPE", f"Latents have the shape {tuple(z.shape[1:])}; this model's have ({self.units},).",
+                          "Give what `encode` gave.")
         with torch.no_grad():
             down: Descent = self.networks["ladder"](None, self._condition(condition), self._split(z.to(self.centre)))
-            return self._nearest(self.head.middle(down.parameters))
+            return self._nearest(self.head.value(self.head.mean(down.parameters)))
 
     def health(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
         """What the latents are used for, over records x (B, *event): units that move with x (the variance over records of the
         encoder's mean is above 0.01: Burda et al., arXiv:1509.00519) of all there are, and the nats of each level."""
-        with torch.no_grad():
-            down = self._descended(x, condition, [torch.zeros(len(x), *level).to(self.centre) for level in self.latents])
+        down = self._expected(x, condition)
         moving = [int((mean.flatten(1).var(dim=0) > 0.01).sum()) for mean in down.means]
-        return {"active_units": sum(moving), "units": sum(map(math.prod, self.latents)), "active_by_level": moving,
-                "nats_by_level": down.rates.mean(dim=0).tolist()}
+        return {"active_units": sum(moving), "units": self.units, "active_by_level": moving,
+                "nats_by_level": down.rates().mean(dim=0).tolist()}
 
-    def _down(self, x: Tensor, y: Tensor | None, noise: Noise) -> Descent:
-        return self._descended(x, y, [noise.normal(*level).to(self.centre) for level in self.latents])
+    def _completed(self, x: Tensor, gone: Tensor, y: Tensor | None, noise: Noise | None) -> Tensor:
+        """x (B, *event) with all that is `gone` filled in."""
+        if noise is not None:
+            return self._gibbs(x, gone, y, noise)[0]
+        # Each record goes by the same streams, so that its means do not depend on the batch that it is in.
+        streams = Noise(0, CHAINS).rows(torch.arange(CHAINS).repeat(len(x)))
+        chains = x.repeat_interleave(CHAINS, dim=0), gone.repeat_interleave(CHAINS, dim=0)
+        labels = None if y is None else y.repeat_interleave(CHAINS, dim=0)
+        _, mean = self._gibbs(*chains, labels, streams)
+        return torch.where(gone, self._nearest(self.head.value(mean.unflatten(0, (-1, CHAINS)).mean(dim=1))).to(x), x)
+
+    def _gibbs(self, given: Tensor, gone: Tensor, y: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The last draw (B, *event) and the mean of the last `MEANS`, of x with its `gone` entries moved in turns with z."""
+        x, eps, parameters, mean = given, list[Tensor](), torch.empty(0), torch.zeros(())
+        for turn in range(ROUNDS):
+            there = self._drawn(x, y, noise, 1)
+            if turn < UNTESTED:
+                eps, parameters = there.units, there.parameters
+            else:
+                here = self._descended(x, y, eps, given=True)
+                gain = self._log_weight(there, x) - self._log_weight(here, x)
+                accepted = noise.uniform().to(gain).log() < gain
+                eps = [_chosen(accepted, a, b) for a, b in zip(there.units, eps, strict=True)]
+                parameters = _chosen(accepted, there.parameters, parameters)
+            x = torch.where(gone, self._nearest(self.head.sample(parameters, noise)).to(given), given)
+            if turn >= ROUNDS - MEANS:
+                mean = mean + self.head.mean(parameters) / MEANS
+        return x, mean
 
     def _descended(self, x: Tensor, y: Tensor | None, draws: list[Tensor], given: bool = False) -> Descent:
-        x = self._given(x)
-        x = torch.where(x.isnan(), self.centre, x) - self.centre
+        x = (self._given(x) - self.centre).nan_to_num()
         down: Descent = self.networks["ladder"](x, self._condition(y), draws, given)
         return down
 
+    def _expected(self, x: Tensor, y: Tensor | None) -> Descent:
+        """The way down by the encoder's means, nothing drawn."""
+        with torch.no_grad():
+            return self._descended(x, y, [torch.zeros(len(x), *level).to(self.centre) for level in self.latents])
+
     def _drawn(self, x: Tensor, y: Tensor | None, noise: Noise, draws: int) -> Descent:
-        """The way down with several draws of a record, (B * draws, ...), those of one record side by side."""
+        """The way down with several draws of each record, (B * draws, ...), those of one record side by side."""
         eps = [noise.normal(draws, *level).flatten(0, 1).to(self.centre) for level in self.latents]
-        return self._descended(*_repeated(x, y, draws), eps)
+        return self._descended(x, y, eps)
+
+    def _log_weight(self, down: Descent, x: Tensor) -> Tensor:
+        """log p(x, z) - log q(z | x) of draws (B * k,) of x (B, *event)."""
+        k = len(down.parameters) // max(len(x), 1)
+        return self.head.log_prob(down.parameters, x.repeat_interleave(k, dim=0)) + down.log_ratio()
 
     def _log_weights(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """log p(x, z) - log q(z | x) of each draw and record, (draws, B), ROWS at a time."""
-        found = []
-        for first in range(0, len(x), ROWS):
-            rows = slice(first, min(first + ROWS, len(x)))
-            own, label, part = x[rows], None if y is None else y[rows], noise.part(rows.start, rows.stop)
-            most, left, weights = max(1, ROWS // len(own)), self.config.draws, []
-            while left:
-                few = min(most, left)
-                down = self._drawn(own, label, part, few)
-                log_p = self.head.log_prob(down.parameters, own.repeat_interleave(few, dim=0))
-                weights.append((log_p + down.log_ratio).view(len(own), few))
-                left -= few
+        """log p(x, z) - log q(z | x) of all draws of each record, (draws, B)."""
+        # The draws are cut in pieces of one size whatever the batch, so that they are the same in any.
+        draws, found = self.config.draws, []
+        pieces = [min(self.rows, draws - done) for done in range(0, draws, self.rows)]
+        for own, label, part in self._parts(x, y, noise, draws):
+            weights = [self._log_weight(self._drawn(own, label, part, k), own).view(len(own), k) for k in pieces]
             found.append(torch.cat(weights, dim=1))
         return torch.cat(found).T
 
-    def _annealed(self, x: Tensor, y: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Estimate and standard error, (B,) each, from CHAINS chains a record, RECORDS at a time."""
+    def _annealed(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """Log weights (CHAINS, B) of annealed chains."""
         found = []
-        for first in range(0, len(x), RECORDS):
-            rows = slice(first, min(first + RECORDS, len(x)))
-            part = noise.part(rows.start, rows.stop)
-            own, label = _repeated(x[rows], None if y is None else y[rows], CHAINS)
-            start = self._drawn(x[rows], None if y is None else y[rows], part, CHAINS)
-            flat = torch.cat([draw.flatten(1) for draw in start.draws], dim=1)
+        for own, label, part in self._parts(x, y, noise, CHAINS):
+            start = torch.cat([eps.flatten(1) for eps in self._drawn(own, label, part, CHAINS).units], dim=1)
 
             def log(e: Tensor, own: Tensor = own, label: Tensor | None = label) -> tuple[Tensor, Tensor]:
                 down = self._descended(own, label, self._split(e), given=True)
-                log_prior = -0.5 * e.square().sum(dim=1)
-                return log_prior + self.head.log_prob(down.parameters, own), log_prior - down.log_ratio
-            found.append(annealed(log, flat, CHAINS, part, STEPS, LEAPS).view(-1, CHAINS))
-        _, _, log_p, error = bounds(torch.cat(found).T)
-        return log_p, error
+                log_q = -0.5 * e.square().sum(dim=1) - down.log_ratio()
+                return self._log_weight(down, own) + log_q, log_q
+            found.append(annealed(log, start, CHAINS, part, STEPS, LEAPS).view(-1, CHAINS))
+        return torch.cat(found).T
+
+    def _parts(self, x: Tensor, y: Tensor | None, noise: Noise, draws: int) -> Iterator[tuple[Tensor, Tensor | None, Noise]]:
+        """The records in blocks that fit into memory `draws` times; one empty block where there are none."""
+        step = max(1, self.rows // draws)
+        for first in range(0, max(len(x), 1), step):
+            rows = slice(first, min(first + step, len(x)))
+            yield x[rows], None if y is None else y[rows], noise.part(rows.start, rows.stop)
 
     def _split(self, z: Tensor) -> list[Tensor]:
         pieces = z.split([math.prod(level) for level in self.latents], dim=1)
         return [piece.view(len(z), *level) for piece, level in zip(pieces, self.latents, strict=True)]
 
     def _given(self, x: Tensor) -> Tensor:
-        """x as the encoder takes it: numbers; tokens as one-hot vectors, padding as zeros."""
+        """x as the encoder takes it: numbers; tokens as one-hot vectors; NaN where unknown."""
         if isinstance(self.space, Continuous):
             return x.to(self.centre)
-        V = self.space.vocabulary
-        return nn.functional.one_hot(x.clamp(min=0), V + 1)[..., :V].flatten(1).to(self.centre)
+        gone = self._unknown(x)
+        onehot = nn.functional.one_hot(torch.where(gone, 0, x), self.space.vocabulary).to(self.centre)
+        return torch.where(gone.unsqueeze(-1), torch.nan, onehot).flatten(1)
 
     def _unknown(self, x: Tensor) -> Tensor:
         if isinstance(self.space, Discrete):
@@ -236,22 +262,11 @@ class VAE(LearnsByGradient):
             gone[:, first:last] = gone[:, first:last].any(dim=1, keepdim=True)
         return gone
 
-    def _likeliest(self, x: Tensor) -> Tensor:
-        """One-hot blocks of shares as their largest; tokens as whole numbers."""
-        if isinstance(self.space, Discrete):
-            return x.round().long()
-        for first, last in self.space.simplexes:
-            x[:, first:last] = nn.functional.one_hot(x[:, first:last].argmax(dim=1), last - first).to(x)
-        return x
-
     def _nearest(self, x: Tensor) -> Tensor:
-        """Entries with cells rounded to their grid."""
-        if isinstance(self.space, Discrete):
+        """Numbers with cells at the nearest value of their grid."""
+        if isinstance(self.space, Discrete) or not self.space.widths:
             return x
-        if self.space.levels:
-            level = ((x + 1) * (self.space.levels / 2) - 0.5).round().clamp(0, self.space.levels - 1)
-            return (level + 0.5) * (2 / self.space.levels) - 1
-        cells = self.space.cells().to(x).view(self.space.shape)
+        cells = self.space.cells().to(x)
         return torch.where(cells > 0, ((x - self.anchor) / cells.clamp(min=1e-12)).round() * cells + self.anchor, x)
 
     def _condition(self, y: Tensor | None) -> Tensor | None:
@@ -262,9 +277,9 @@ class VAE(LearnsByGradient):
 MEMBER = VAE
 
 
-def _repeated(x: Tensor, y: Tensor | None, times: int) -> tuple[Tensor, Tensor | None]:
-    """Each record `times` in a row."""
-    return x.repeat_interleave(times, dim=0), None if y is None else y.repeat_interleave(times, dim=0)
+def _chosen(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a in these rows (B,) and b in the others."""
+    return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
 def _resolved(config: Any, space: Space) -> Any:

@@ -16,26 +16,27 @@ it falls below the truth more often than above, as iwae does.
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...seeds import Noise
 
-__all__ = ["annealed", "bounds"]
+__all__ = ["annealed", "averaged", "log_averaged"]
 
 Log = Callable[[Tensor], tuple[Tensor, Tensor]]  # e (B, Z) -> log p(e) + log p(x | e), log q(e | x)
 
 
-def bounds(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From log p(x, z) - log q(z | x) of k draws (k, B): the elbo, its standard error, the iwae bound and its (by the delta
-    method), (B,) each."""
-    k = len(log_weights)
-    elbo, spread = log_weights.mean(dim=0), log_weights.std(dim=0) if k > 1 else torch.full_like(log_weights[0], torch.nan)
-    iwae = log_weights.logsumexp(dim=0) - math.log(k)
-    share = (log_weights - iwae).exp()
-    error = share.std(dim=0) / math.sqrt(k) if k > 1 else spread
-    return elbo, spread / math.sqrt(k), iwae, error
+def averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of log weights (k, B) of k > 1 draws, and its standard error, (B,) each."""
+    return log_weights.mean(dim=0), _error(log_weights)
+
+
+def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The log of the mean of weights, from log weights (k, B), and its standard error by the delta method, (B,) each."""
+    log_mean = log_weights.logsumexp(dim=0) - math.log(len(log_weights))
+    return log_mean, _error((log_weights - log_mean).exp())
 
 
 def annealed(log: Log, start: Tensor, chains: int, noise: Noise, steps: int, leaps: int) -> Tensor:
@@ -45,42 +46,51 @@ def annealed(log: Log, start: Tensor, chains: int, noise: Noise, steps: int, lea
     The size of the leaps of each chain grows by a little after each move accepted and shrinks after each refused (towards two
     thirds), which Neal's proof does not cover exactly; the effect dies out as the sizes settle.
     """
-    e = start
-    size = torch.full((len(e), 1), 0.1).to(start)
-    betas = torch.linspace(0, 1, steps + 1).to(start)
-    joint, log_q = _values(log, e)
-    weights = e.new_zeros(len(e))
-    for before, b in itertools.pairwise(betas):
-        weights = weights + (b - before) * (joint - log_q)
-        e, joint, log_q, accepted = _moved(log, e, joint, log_q, b, size, chains, noise, leaps)
+    e, size, weights = start, torch.full_like(start[:, :1], 0.1), torch.zeros_like(start[:, 0])
+    for before, b in itertools.pairwise(torch.linspace(0, 1, steps + 1).tolist()):
+        at = _Point.at(log, e, b)
+        weights = weights + (b - before) * (at.joint - at.log_q)
+        e, accepted = _moved(log, at, b, size, chains, noise, leaps)
         size = size * torch.where(accepted, 1.04, 0.92)[:, None]
     return weights
 
 
-def _moved(log: Log, e: Tensor, joint: Tensor, log_q: Tensor, b: Tensor, size: Tensor, chains: int,
-           noise: Noise, leaps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One Hamiltonian move at temperature b: leapfrog steps, then the Metropolis test."""
-    momentum = noise.normal(chains, e.shape[1]).flatten(0, 1).to(e)
-    energy = (1 - b) * log_q + b * joint - momentum.square().sum(dim=1) / 2
-    there, p = e, momentum + size / 2 * _slope(log, e, b)
-    for leap in range(leaps):
-        there = there + size * p
-        p = p + (size if leap < leaps - 1 else size / 2) * _slope(log, there, b)
-    joint_there, log_q_there = _values(log, there)
-    gain = (1 - b) * log_q_there + b * joint_there - p.square().sum(dim=1) / 2 - energy
-    accepted = (noise.uniform(chains).flatten().to(e).log() < gain) & gain.isfinite()
-    there = torch.where(accepted[:, None], there, e)
-    return there, torch.where(accepted, joint_there, joint), torch.where(accepted, log_q_there, log_q), accepted
+@dataclass(frozen=True)
+class _Point:
+    """e (R, Z) with log p(e, x) and log q(e | x), (R,) each, log f_b and its gradient."""
+
+    e: Tensor
+    joint: Tensor
+    log_q: Tensor
+    log_f: Tensor
+    slope: Tensor
+
+    @classmethod
+    def at(cls, log: Log, e: Tensor, b: float) -> "_Point":
+        with torch.enable_grad():
+            e = e.detach().requires_grad_()
+            joint, log_q = log(e)
+            log_f = (1 - b) * log_q + b * joint
+            slope = torch.autograd.grad(log_f.sum(), e)[0]
+        return cls(e.detach(), joint.detach(), log_q.detach(), log_f.detach(), slope)
 
 
-def _values(log: Log, e: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        return log(e)
+def _moved(log: Log, at: _Point, b: float, size: Tensor, chains: int, noise: Noise, leaps: int) -> tuple[Tensor, Tensor]:
+    """One Hamiltonian move at temperature b: leapfrog steps, then the Metropolis test. The new e, and which moved."""
+    R, Z = at.e.shape
+    momentum = noise.normal(chains, Z).view(R, Z).to(at.e)
+    u = noise.uniform(chains).view(R).to(at.e)
+    there, p = at, momentum
+    for _ in range(leaps):
+        p = p + size / 2 * there.slope
+        there = _Point.at(log, there.e + size * p, b)
+        p = p + size / 2 * there.slope
+    gain = there.log_f - at.log_f + (momentum.square() - p.square()).sum(dim=1) / 2
+    accepted = (u.log() < gain) & gain.isfinite()
+    return torch.where(accepted[:, None], there.e, at.e), accepted
 
 
-def _slope(log: Log, e: Tensor, b: Tensor) -> Tensor:
-    """The gradient of log f_b."""
-    with torch.enable_grad():
-        e = e.detach().requires_grad_()
-        joint, log_q = log(e)
-        return torch.autograd.grad(((1 - b) * log_q + b * joint).sum(), e)[0]
+def _error(values: Tensor) -> Tensor:
+    """The standard error of the mean over the first dimension."""
+    k = len(values)
+    return ((values - values.mean(dim=0)).square().sum(dim=0) / (k * (k - 1))).sqrt()

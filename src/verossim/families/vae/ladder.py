@@ -3,13 +3,18 @@
     p(z) = prod_l p(z_l | z_above)        q(z | x) = prod_l q(z_l | z_above, x)
 
 Encoder features of x go up once; then both p and q come down the same path, q seeing the features beside it (Sønderby et al.,
-"Ladder variational autoencoders", arXiv:1602.02282; Child, "Very deep VAEs", arXiv:2011.10650). The top prior is N(0, I). Every
-scale is bounded: log s = 5 tanh(raw / 5).
+"Ladder variational autoencoders", arXiv:1602.02282; Child, "Very deep VAEs", arXiv:2011.10650). At each level
+
+    p = N(m, S^2)        q = N(m + S mu, (S s)^2)        KL(q | p) = sum 1/2 (s^2 + mu^2 - 1) - log s
+
+so q is told in units of p (Vahdat and Kautz, "NVAE", arXiv:2007.03898), where a draw of p is a standard normal eps and nothing
+is ever divided by S; at the top m = 0, S = 1. Every scale is bounded: |log s| < 5.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +25,34 @@ from ...nn.layers import Residual, conv, norm, pooled, through, unpooled, zeroed
 
 __all__ = ["Descent", "Ladder", "MapLadder", "VectorLadder"]
 
+REACH = 5.0  # of the logarithm of a scale
+FAR = 1e6  # of a mean, in units of its prior
 
-@dataclass(frozen=True)
-class Descent:
-    """One way down. parameters: of the head; means, draws: each level's E_q z and z in units of its prior (B, *level), so that
-    a draw of the prior is N(0, I); rates (B, L): KL(q | p) of each level, nats; log_ratio (B,): log p(z) - log q(z | x)."""
+
+class Descent(NamedTuple):
+    """One way down. parameters: of the head; units: each level's z in units of its prior, eps (B, *level). Where x was seen,
+    means and log_scales: those of q, mu and log s; draws: (eps - mu) / s.
+
+    It is a tuple, so that what is wrapped around a network to share it out over ranks can find the tensors in it.
+    """
 
     parameters: Tensor
+    units: list[Tensor]
     means: list[Tensor]
+    log_scales: list[Tensor]
     draws: list[Tensor]
-    rates: Tensor
-    log_ratio: Tensor
+
+    def rates(self) -> Tensor:
+        """KL(q | p) of each level, (B, L) nats."""
+        levels = zip(self.means, self.log_scales, strict=True)
+        rates = [(0.5 * ((2 * log_s).exp() + mu.square() - 1) - log_s).flatten(1).sum(dim=1) for mu, log_s in levels]
+        return torch.stack(rates, dim=1)
+
+    def log_ratio(self) -> Tensor:
+        """log p(z) - log q(z | x), (B,) nats."""
+        levels = zip(self.units, self.draws, self.log_scales, strict=True)
+        ratios = [(0.5 * (u.square() - eps.square()) + log_s).flatten(1).sum(dim=1) for eps, u, log_s in levels]
+        return torch.stack(ratios, dim=1).sum(dim=1)
 
 
 class Rung(nn.Module):
@@ -41,13 +63,13 @@ class Rung(nn.Module):
         self.prior, self.posterior, self.enter = prior, posterior, enter
 
 
-def _normal(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log scale from a layer's output, along dimension 1."""
+def normal(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log scale from a layer's output, along dimension 1; bounded, so that no square or exponential overflows."""
     mu, raw = numbers.chunk(2, dim=1)
-    return mu, 5 * torch.tanh(raw / 5)
+    return mu.clamp(-FAR, FAR), REACH * torch.tanh(raw / REACH)
 
 
-class Ladder(nn.Module):
+class Ladder(nn.Module, ABC):
     """What both ladders share: the way down. `levels` are the shapes of the latents, coarsest first."""
 
     levels: list[tuple[int, ...]]
@@ -55,52 +77,43 @@ class Ladder(nn.Module):
     embedding: Embedding | None
 
     def forward(self, x: Tensor | None, y: Tensor | None, draws: Sequence[Tensor], given: bool = False) -> Descent:
-        """The way down. x (B, *event) or None for the prior; draws: a tensor a level, standard normal, for draws of q (of p
-        without x), or with `given` the latents themselves in units of their priors."""
-        e = self.embedded(y, len(draws[0]))
-        seen = None if x is None else self.seen(x, e)
+        """The way down. x (B, *event) or None for the prior; draws: a tensor (B * k, *level) a level, k for each record side by
+        side, standard normal, for draws of q (of p without x), or with `given` the eps of the latents themselves."""
+        count = len(draws[0])
+        k = count // len(x) if x is not None and len(x) else 1
+        e = None if self.embedding is None else self.embedding(None, y, count // k)
+        seen = None if x is None else [_each(h, k) for h in self.seen(x, e)]
+        e = None if e is None else _each(e, k)
         h: Tensor | None = None
-        means, units, rates, ratios = [], [], [], []
+        units, means, log_scales, rests = [], [], [], []
         rung: Any
-        for level, rung in enumerate(self.rungs):
-            h = self.before(level, h, e, len(draws[0]))
-            zero = torch.zeros_like(draws[level])
-            m_p, s_p = (zero, zero) if rung.prior is None else _normal(rung.prior(h))
-            if seen is None:
-                eps = mean = draws[level]
-                z, rate, ratio = m_p + s_p.exp() * eps, eps.new_zeros(len(eps)), eps.new_zeros(len(eps))
-            else:
-                beside = seen[level] if rung.prior is None or h is None else torch.cat([h, seen[level]], dim=1)
-                m_q, s_q = _normal(rung.posterior(beside))
-                z = m_p + s_p.exp() * draws[level] if given else m_q + s_q.exp() * draws[level]
-                eps, eps_q = (z - m_p) * (-s_p).exp(), (z - m_q) * (-s_q).exp()
-                mean = (m_q - m_p) * (-s_p).exp()
-                rate = (s_p - s_q + 0.5 * ((2 * (s_q - s_p)).exp() + mean.square() - 1)).flatten(1).sum(dim=1)
-                ratio = (s_q - s_p + 0.5 * (eps_q.square() - eps.square())).flatten(1).sum(dim=1)
-            entered = rung.enter(z)
-            h = entered if h is None else h + entered
-            means.append(mean)
+        for level, (rung, eps) in enumerate(zip(self.rungs, draws, strict=True)):
+            h = self.before(level, h, e, count)
+            if seen is not None:
+                beside = seen[level] if h is None or rung.prior is None else torch.cat([h, seen[level]], dim=1)
+                mu, log_s = normal(rung.posterior(beside).to(eps))
+                u = (eps - mu) * (-log_s).exp() if given else eps
+                eps = eps if given else mu + log_s.exp() * u
+                means.append(mu)
+                log_scales.append(log_s)
+                rests.append(u)
             units.append(eps)
-            rates.append(rate)
-            ratios.append(ratio)
+            entered = rung.enter(eps if rung.prior is None else _placed(rung.prior(h), eps))
+            h = entered if h is None else h + entered
         assert h is not None
-        return Descent(self.finish(h, e), means, units, torch.stack(rates, dim=1), torch.stack(ratios, dim=1).sum(dim=1))
+        return Descent(self.finish(h, e).to(eps), units, means, log_scales, rests)
 
-    def embedded(self, y: Tensor | None, count: int) -> Tensor | None:
-        """The condition's embedding (B, E)."""
-        return None if self.embedding is None else self.embedding(None, y, count)
-
+    @abstractmethod
     def seen(self, x: Tensor, e: Tensor | None) -> list[Tensor]:
         """Features of x for each level, coarsest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def before(self, level: int, h: Tensor | None, e: Tensor | None, count: int) -> Tensor | None:
         """The path on its way to a level; None at the top of a path that is nothing yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, h: Tensor, e: Tensor | None) -> Tensor:
         """The head's parameters from the end of the path."""
-        raise NotImplementedError
 
 
 class VectorLadder(Ladder):
@@ -111,13 +124,13 @@ class VectorLadder(Ladder):
         super().__init__()
         self.out_shape, self.embedding = out_shape, embedding
         E = 0 if embedding is None else width
-        entries, outputs = int(torch.tensor(shape).prod()), int(torch.tensor(out_shape).prod())
+        entries, outputs = math.prod(shape), math.prod(out_shape)
         self.levels = [(latent,)] * levels
         self.first = nn.Linear(entries, width)
         self.told = nn.Linear(width, width, bias=False) if E else None
         self.up = nn.ModuleList(Residual(0, width, embedding=E) for _ in range(depth - 1))
         self.further = nn.ModuleList(nn.Linear(width, width) for _ in range(levels - 1))
-        self.rungs = nn.ModuleList(Rung(nn.Linear(width, 2 * latent) if level else None,
+        self.rungs = nn.ModuleList(Rung(nn.Sequential(nn.ReLU(), nn.Linear(width, 2 * latent)) if level else None,
                                         nn.Linear(width * (2 if level else 1), 2 * latent), nn.Linear(latent, width))
                                    for level in range(levels))
         self.start = nn.Linear(width, width, bias=False) if E else None
@@ -204,3 +217,14 @@ class MapLadder(Ladder):
         for further, r in enumerate(range(self.at[-1] + 1, len(self.lengths)), start=1):
             h = through(self.down[lowest + further], unpooled(h, self.lengths[r]), e)
         return self.last(F.silu(self.norm(h)))
+
+
+def _placed(numbers: Tensor, eps: Tensor) -> Tensor:
+    """m + S eps, of the numbers that a prior's layer gives."""
+    m, log_s = normal(numbers.to(eps))
+    return m + log_s.exp() * eps
+
+
+def _each(h: Tensor, k: int) -> Tensor:
+    """Each row k times, side by side."""
+    return h if k == 1 else h.repeat_interleave(k, dim=0)
