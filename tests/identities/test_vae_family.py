@@ -152,6 +152,19 @@ def test_completion_keeps_what_is_known(name, levels, network):
     assert torch.equal(vae.complete(x), x)
 
 
+def test_a_block_with_one_unknown_share_is_unknown():
+    space = SPACES["mixed"]
+    vae, x = made(space), points(space)
+    x[:, 2:5] = torch.tensor([0.0, 1.0, torch.nan])
+    for filled in (vae.complete(x), vae.complete(x, noise=Noise(1, 12))):
+        assert torch.equal(filled[:, 2:5].sort(dim=1).values, torch.tensor([0.0, 0.0, 1.0]).expand(12, 3))
+        assert torch.equal(filled[:, :2], x[:, :2])
+    gone = x.clone()
+    gone[:, 2:5] = torch.nan
+    parameters = vae._expected(x, None).parameters
+    assert torch.equal(vae.head.log_prob(parameters, x), vae.head.log_prob(parameters, gone))
+
+
 def test_unknown_entries_say_nothing():
     """The likelihood of the known entries falls short of nothing when more become unknown, and that of none is 1."""
     for space in SPACES.values():
@@ -199,6 +212,7 @@ def test_likelihoods_do_not_depend_on_the_batch(name, levels, network):
         assert torch.allclose(whole.log_prob[3:8], part.log_prob, rtol=1e-3, atol=1e-2)
         assert (whole.stderr >= 0).all()
     with torch.inference_mode():
+        x, y = x.clone(), y.clone()
         assert torch.equal(vae.log_prob(x, y, Noise(7, 12), "ais").log_prob, whole.log_prob)  # of the last method, "ais"
     assert vae.log_prob(x[:0]).log_prob.shape == (0,)
     with pytest.raises(BadConfig, match="elbo"):
