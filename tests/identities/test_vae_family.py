@@ -311,3 +311,8 @@ def test_a_latent_codec_is_its_autoencoder_between_records_and_unit_scale():
         Latent(codec, made(SPACES["real"]))
     with pytest.raises(BadData):
         Latent(codec, vae).fit([])
+    with torch.no_grad():
+        for parameter in vae.networks["ladder"].rungs[0].posterior.parameters():
+            parameter.zero_()
+    with pytest.raises(BadData, match="collapsed"):
+        Latent(codec, vae).fit([records])

@@ -56,11 +56,11 @@ class Descent(NamedTuple):
 
 
 class Rung(nn.Module):
-    """One level: its prior (None at the top), its posterior, and how z enters the path."""
+    """One level: its prior (at the top `told`, by the condition alone, or none), its posterior, and how z enters the path."""
 
-    def __init__(self, prior: nn.Module | None, posterior: nn.Module, enter: nn.Module):
+    def __init__(self, prior: nn.Module | None, posterior: nn.Module, enter: nn.Module, told: nn.Module | None = None):
         super().__init__()
-        self.prior, self.posterior, self.enter = prior, posterior, enter
+        self.prior, self.posterior, self.enter, self.told = prior, posterior, enter, told
 
 
 def normal(numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,9 @@ class Ladder(nn.Module, ABC):
                 log_scales.append(log_s)
                 rests.append(u)
             units.append(eps)
-            entered = rung.enter(eps if rung.prior is None else _placed(rung.prior(h), eps))
+            own = rung.told(e).view(count, 2 * eps.shape[1], *eps.shape[2:]) if rung.told is not None else None
+            own = own if rung.prior is None else rung.prior(h)
+            entered = rung.enter(eps if own is None else _placed(own, eps))
             h = entered if h is None else h + entered
         assert h is not None
         return Descent(self.finish(h, e).to(eps), units, means, log_scales, rests)
@@ -131,7 +133,8 @@ class VectorLadder(Ladder):
         self.up = nn.ModuleList(Residual(0, width, embedding=E) for _ in range(depth - 1))
         self.further = nn.ModuleList(nn.Linear(width, width) for _ in range(levels - 1))
         self.rungs = nn.ModuleList(Rung(nn.Sequential(nn.ReLU(), nn.Linear(width, 2 * latent)) if level else None,
-                                        nn.Linear(width * (2 if level else 1), 2 * latent), nn.Linear(latent, width))
+                                        nn.Linear(width * (2 if level else 1), 2 * latent), nn.Linear(latent, width),
+                                        zeroed(nn.Linear(E, 2 * latent)) if E and not level else None)
                                    for level in range(levels))
         self.start = nn.Linear(width, width, bias=False) if E else None
         self.down = nn.ModuleList(nn.ModuleList(Residual(0, width, embedding=E) for _ in range(depth - 1))
@@ -188,7 +191,8 @@ class MapLadder(Ladder):
         for level, r in enumerate(self.at):
             prior = zeroed(conv(rank, C, 2 * latent, 1)) if level else None
             posterior = conv(rank, widths[r] + (C if level else 0), 2 * latent, 1)
-            self.rungs.append(Rung(prior, posterior, conv(rank, latent, C, 1)))
+            told = zeroed(nn.Linear(E, 2 * math.prod(self.levels[0]))) if E and not level else None
+            self.rungs.append(Rung(prior, posterior, conv(rank, latent, C, 1), told))
             self.down.append(blocks(C, widths[r]))
             C = widths[r]
         for r in range(self.at[-1] + 1, R):
