@@ -255,7 +255,8 @@ def test_things_that_are_no_data():
     refused({"a": [1, 2], "b": [1]}, "TAB_TYPE", 65)
 
 
-@pytest.mark.parametrize("content", [b"junk", b"\x1f\x8b" + b"\0" * 50, gzip.compress(b"a,b\n" + b"1,2\n" * 1000, mtime=0)[:-20]])
+@pytest.mark.parametrize("content", [b"junk", b"\x1f\x8b" + b"\0" * 50, gzip.compress(b"a,b\n" * 1000, mtime=0)[:-20]],
+                         ids=["junk", "empty", "cut"])
 def test_damaged_gzip(tmp_path, content):
     path = written(tmp_path, content if content[:2] == b"\x1f\x8b" else b"\x1f\x8b\x08" + content, "a.csv.gz")
     refused(path, "ARC_CORRUPT", 65, "a.csv.gz")
