@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .errors import CannotWrite, printable
 
 __all__ = ["cannot_write", "partial", "previous", "replace", "vacate", "writable", "write"]
 
+PARTIAL = re.compile(r"\..+\.partial-\d+-[0-9a-f]{8}", re.DOTALL)
 _CODES = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.EIO: "IO_ERROR"}
 _HINTS = {
     "DISK_FULL": "Free some space, or choose a place on another disk.",
@@ -63,7 +65,7 @@ def partial(place: Path) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             with _locked(place.parent):
-                _remove_abandoned(place)
+                _remove_abandoned(place.parent)
                 folder.mkdir()
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
                 held.enter_context(_locked(folder))
@@ -126,10 +128,10 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_abandoned(place: Path) -> None:
-    """Removes what writers of `place` left that are no more: their locks can be had. What cannot be removed is let lie."""
-    for left in place.parent.iterdir():
-        if left.name.startswith(f".{place.name}.partial-"):
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what writers in a folder left that are no more: their locks can be had. What cannot be removed is let lie."""
+    for left in folder.iterdir():
+        if PARTIAL.fullmatch(left.name):
             with contextlib.suppress(OSError):
                 _remove_unlocked(left)
 

@@ -6,15 +6,17 @@ hashed from (seed, index), its n-th draw is mix(state + n * gamma). Integer arit
 every machine. Normals are made by the Box-Muller transform in the dtype asked for.
 """
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from .errors import BadConfig
 
-__all__ = ["Noise", "check_seed", "reseed"]
+__all__ = ["Noise", "check_seed", "reseed", "untouched"]
 
 GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer: 2^64 divided by the golden ratio
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -27,6 +29,13 @@ def check_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
         raise BadConfig("SEED_RANGE", f"The seed is {seed!r}.", "It should be a whole number from 0 to 2^63 - 1.")
     return seed
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Within, PyTorch's global generators may be used; after, they are as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield
 
 
 def reseed(seed: int, rank: int, samples: int) -> None:

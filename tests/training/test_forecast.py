@@ -5,6 +5,7 @@ import types
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 from slopes import Denoiser, numbers, settled, stream
 
 from verossim.config import knob
@@ -46,8 +47,27 @@ def test_the_widest_network_that_sees_enough_records_is_taken():
 
 
 def test_a_width_that_was_given_is_kept():
-    config, training, _ = settle(Slow, Slow.Config(width=32), Training(budget="60s"), numbers(), Engine())
-    assert config.width == 32 and training.samples == pytest.approx(0.92 * 60 / 0.002, abs=32)
+    began = CLOCK["now"] - 5.0  # five seconds went into reading the data, and as much as the probes take
+    config, training, _ = settle(Slow, Slow.Config(width=32), Training(budget="60s"), numbers(), Engine(), began=began)
+    left = 60 - (CLOCK["now"] - began)
+    assert config.width == 32 and training.samples == pytest.approx(0.92 * left / 0.002, abs=32) and left < 55
+
+
+@pytest.mark.parametrize(("native", "gain", "budget", "precision"), [
+    (True, 2.0, "60s", "bf16"), (True, 1.1, "60s", "fp32"), (False, 2.0, "60s", "fp32"), (True, 2.0, "", "fp32")])
+def test_bf16_is_taken_on_a_cpu_where_it_was_measured_to_pay_and_time_is_short(monkeypatch, native, gain, budget, precision):
+    class Halved(Slow):
+        def loss(self, batch, turn):
+            before = CLOCK["now"]
+            found = super().loss(batch, turn)
+            CLOCK["now"] = before + (CLOCK["now"] - before) / (gain if torch.is_autocast_enabled("cpu") else 1)
+            return found
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    _, training, cost = settle(Halved, Slow.Config(width=16), Training(samples=2000, budget=budget), numbers(), Engine())
+    assert training.precision == precision
+    assert cost.seconds == pytest.approx(2.0 / (gain if precision == "bf16" else 1))
+    given = Training(samples=2000, budget=budget, precision="fp32")
+    assert settle(Halved, Slow.Config(width=16), given, numbers(), Engine())[1].precision == "fp32"
 
 
 def test_the_numbers_forecast_are_those_of_the_run(tmp_path):

@@ -3,9 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -189,41 +186,6 @@ def test_a_second_trainer_is_refused(tmp_path):
         assert error.value.code == "RUN_LOCKED"
     with locked(tmp_path / "run"):
         pass
-
-
-KILLED = """
-import sys
-sys.path.insert(0, sys.argv[2])
-import torch
-torch.set_num_threads(1)
-from slopes import Denoiser, numbers, settled, stream
-from verossim.training import Checkpoints, Journal, loop, train
-loop.SAVE_SECONDS = loop.REPORT_SECONDS = 0.0
-loop.SAVE_SHARE = 1.0
-torch.manual_seed(0)
-made, data = Denoiser(Denoiser.Config()), numbers()
-def tell(event):
-    if event["event"] in ("saved", "resumed"):
-        sys.stdout.write("ready\\n"), sys.stdout.flush()
-train(made, stream(data, 32), settled(samples=32 * 100_000), data=data, seed=5, checkpoints=Checkpoints(sys.argv[1]),
-      journal=Journal(None, tell))
-"""
-
-
-def test_kill_9_at_any_moment_loses_no_more_than_the_steps_since_the_last_save(tmp_path):
-    """It saves as often as it can, so that about half of the kills fall into a save; every run goes on from the one before."""
-    samples = 0
-    for _ in range(6):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), str(HERE)], stdout=subprocess.PIPE)
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(random.uniform(0, 0.3))
-        child.kill()
-        child.wait()
-        now = Checkpoints(tmp_path).newest()
-        assert now is not None and now.samples >= samples
-        samples = now.samples
-    assert samples > 0
-    assert len(list(tmp_path.iterdir())) <= 5  # two checkpoints, one that was being written
 
 
 WORKER = """

@@ -1,7 +1,6 @@
 """A save is the old model or the new one: under kill -9, under every operating system call failing, under flipped bits."""
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from failing import CALLS, fail
 
 from verossim import sealed, store
 from verossim.errors import CannotWrite, CorruptStore, Refused
@@ -122,8 +122,6 @@ def test_a_link_to_a_model_stays_a_link(saved, tmp_path):
     assert (tmp_path / "link").is_symlink() and value(saved) == value(tmp_path / "link") == 2.0
 
 
-CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
-
 @pytest.mark.parametrize(("number", "code", "lasting"), [
     (errno.ENOSPC, "DISK_FULL", False), (errno.ENOSPC, "DISK_FULL", True), (errno.EIO, "IO_ERROR", False)])
 def test_whichever_call_fails_the_old_or_the_new_model_loads(tmp_path, monkeypatch, number, code, lasting):
@@ -149,20 +147,6 @@ def test_whichever_call_fails_the_old_or_the_new_model_loads(tmp_path, monkeypat
                 break
     assert {call for call, _ in met} == {"open", "write", "fsync", "rename", "mkdir"}  # what is left over is no one's loss
     assert len(met) >= 20
-
-
-def fail(patch, call: str, nth: int, number: int, lasting: bool) -> list[int]:
-    """Makes the nth call of os.CALL fail (and all after it); what it returns is empty until that call is reached."""
-    true, count, reached = getattr(os, call), [0], []
-
-    def failing(*args, **kwargs):
-        count[0] += 1
-        if count[0] == nth + 1 or (lasting and count[0] > nth + 1):
-            reached.append(count[0])
-            raise OSError(number, os.strerror(number))
-        return true(*args, **kwargs)
-    patch.setattr(os, call, failing)
-    return reached
 
 
 def test_kill_9_at_any_moment_leaves_the_old_or_the_new_model(tmp_path):

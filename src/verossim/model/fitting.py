@@ -3,6 +3,7 @@
 import contextlib
 import math
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
 
     Raises BadConfig for settings, BadData for the source; both say the value, the place and the way out.
     """
+    began = time.perf_counter()
     check_seed(seed)
     if not 0 <= held_out < 1:
         raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
@@ -80,7 +82,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
             "problems": len(opened.problems),
         }
-        task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked)
+        task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began)
         model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
         model.problems = list(opened.problems)
         model.card["held_out"] = (_on_held_out if place is None else nats_on_held_out)(model, encoded.held_out)

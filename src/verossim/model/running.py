@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from ..errors import BadConfig, CorruptStore, printable
 from ..families import LearnsByGradient
 from ..folders import cannot_write
 from ..safety import Provenance, contact_sheet, gate, release_file
-from ..seeds import Noise
+from ..seeds import Noise, untouched
 from ..spaces import Batch
 from ..store import RUN_MODEL
 from ..training import Checkpoints, Settled, settle, train
@@ -51,17 +52,11 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
     space, condition, split = task.codec.space, task.condition, task.encoded.train
 
     def built(config: Any) -> LearnsByGradient:
-        torch.manual_seed(task.seed)
-        return task.kind(config, space, condition)
-    found = _recorded(place, task)
-    if found is not None:
-        config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
-    else:
-        config, training, forecast = settle(built, task.config, task.learning, split, task.engine, place)
-        task.journal.event("forecast", **vars(forecast), config=plain(config), training=vars(training))
-        if task.engine.first:
-            _record(place, {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config),
-                            "training": vars(training)})
+        with untouched():
+            torch.manual_seed(task.seed)
+            return task.kind(config, space, condition)
+    found = task.engine.tell(lambda: _recorded(place, task) or _settled(place, task, built))
+    config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
     family = built(config)
     model = Model(task.codec, family, task.labels, dict(task.card))
     with contextlib.ExitStack() as held:
@@ -97,6 +92,19 @@ def nats_on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
             "accuracy": None}
 
 
+def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:
+    """Settles what was left open, and writes it down."""
+    config, training, forecast = settle(built, task.config, task.learning, task.encoded.train, task.engine, place,
+                                        began=task.began)
+    task.journal.event("forecast", **vars(forecast), config=plain(config), training=vars(training))
+    settled = {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config), "training": vars(training)}
+    try:
+        (place / SETTINGS).write_text(json.dumps(settled, indent=1, default=str) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(error, place) from error
+    return {"config": settled["config"], "training": settled["training"]}
+
+
 def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
     """What the folder's run settled, where there is one. Raises BadConfig RUN_CHANGED showing what differs, CorruptStore."""
     path = place / SETTINGS
@@ -116,13 +124,6 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
         raise BadConfig("RUN_CHANGED", f"{printable(place)} holds a run that was begun otherwise: {'; '.join(changes)}.",
                         "Give the same settings to go on, another folder, or --restart to begin anew.")
     return found
-
-
-def _record(place: Path, settled: dict[str, Any]) -> None:
-    try:
-        (place / SETTINGS).write_text(json.dumps(settled, indent=1, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(error, place) from error
 
 
 def _clear(place: Path) -> None:

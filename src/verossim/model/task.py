@@ -16,7 +16,8 @@ __all__ = ["Task"]
 class Task:
     """A family (`kind`, its config) that is to learn encoded records, the codecs they came by, and how to learn.
 
-    card : what is known of the model so far; asked : the settings as they were given, by name.
+    card : what is known of the model so far; asked : the settings as they were given, by name;
+    began : when the fit did, by `time.perf_counter`.
     """
 
     kind: Any
@@ -30,6 +31,7 @@ class Task:
     engine: Engine
     card: dict[str, Any]
     asked: dict[str, Any]
+    began: float
 
     @property
     def condition(self) -> Space | None:

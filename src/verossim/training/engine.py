@@ -9,8 +9,9 @@ Networks are wrapped, never the family: the hooks fire on a network's `forward`,
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,15 @@ class Engine:
         for tensor in shared.values():
             processes.broadcast(tensor, src=0)
         return shared
+
+    def tell(self, said: Callable[[], Any]) -> Any:
+        """What the first rank says, a value that JSON can hold, on every rank; only the first is asked."""
+        if self.ranks == 1:
+            return said()
+        letters = torch.tensor(list(json.dumps(said()).encode() if self.first else b""), dtype=torch.uint8)
+        length = self.share({"length": torch.tensor(len(letters))})["length"]
+        letters = letters if self.first else letters.new_zeros(int(length))
+        return json.loads(bytes(self.share({"letters": letters})["letters"].tolist()))
 
     def gather(self, part: Tensor) -> Tensor:
         """The ranks' rows (B_rank, *event), one after the other in order of rank, on every rank; B may differ."""

