@@ -21,8 +21,8 @@ from torch import Tensor
 from .errors import CorruptStore, near, printable
 from .folders import partial, replace, write
 
-__all__ = ["FORMAT", "MANIFEST", "check_finite", "check_version", "finite", "packed", "read", "sha256", "to_json", "unpacked",
-           "write_sealed"]
+__all__ = ["FORMAT", "MANIFEST", "check_finite", "check_shapes", "check_version", "finite", "packed", "read", "sha256",
+           "to_json", "unpacked", "write_sealed"]
 
 FORMAT = 1  # of the folder; one with a higher number is from a newer version
 MANIFEST = "manifest.json"
@@ -134,6 +134,20 @@ def check_version(number: Any, folder: str | Path) -> None:
     if not isinstance(number, int) or number > FORMAT:
         raise CorruptStore("CKPT_VERSION", f"{printable(folder)} has format {printable(number)}; this version reads {FORMAT}.",
                            "Upgrade: pip install --upgrade verossim.")
+
+
+def check_shapes(folder: str | Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor],
+                 hint: str = "The files of two models were mixed; save the model again.") -> None:
+    """Raises CorruptStore CKPT_SHAPE, listing up to five tensors that differ in name, shape or type from what is expected."""
+    def kind(tensors: Mapping[str, Tensor], name: str) -> str:
+        t = tensors.get(name)
+        return "absent" if t is None else f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+    kinds = [(printable(name), kind(given, name), kind(expected, name)) for name in sorted({*expected, *given})]
+    wrong = [f"'{name}' is {found}, not {wanted}" for name, found, wanted in kinds if found != wanted]
+    if wrong:
+        listed = "; ".join(wrong[:SHOWN]) + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else "")
+        raise CorruptStore("CKPT_SHAPE", f"{printable(folder)}: the weights do not fit the model: {listed}.",
+                           hint)
 
 
 def check_finite(folder: str | Path, tensors: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from .errors import CannotWrite, CorruptStore, Refused, near, printable
 from .folders import previous
 from .sealed import FORMAT, MANIFEST, check_finite, check_version, finite, packed, read, sha256, to_json, unpacked, write_sealed
 
-__all__ = ["Stored", "check_family", "check_shapes", "check_vacant", "identity", "load", "save"]
+__all__ = ["Stored", "check_family", "check_vacant", "identity", "load", "save"]
 
 MODEL, WEIGHTS, CARD, _ = FILES = "model.json", "weights.safetensors", "card.json", MANIFEST
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -102,19 +102,6 @@ def check_vacant(folder: str | Path) -> Path:
         raise CannotWrite("OUT_EXISTS", f"{printable(folder)} is there and is not a saved model: it holds {shown}.",
                           "Choose a folder that does not exist yet.")
     return place
-
-
-def check_shapes(folder: str | Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raises CorruptStore CKPT_SHAPE, listing up to five tensors that differ in name, shape or type from what is expected."""
-    def kind(tensors: Mapping[str, Tensor], name: str) -> str:
-        t = tensors.get(name)
-        return "absent" if t is None else f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
-    kinds = [(printable(name), kind(given, name), kind(expected, name)) for name in sorted({*expected, *given})]
-    wrong = [f"'{name}' is {found}, not {wanted}" for name, found, wanted in kinds if found != wanted]
-    if wrong:
-        listed = "; ".join(wrong[:SHOWN]) + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else "")
-        raise CorruptStore("CKPT_SHAPE", f"{printable(folder)}: the weights do not fit the model: {listed}.",
-                           "The files of two models were mixed; save the model again.")
 
 
 def check_family(folder: str | Path, name: str, known: list[str]) -> None:

@@ -236,14 +236,14 @@ def test_tensors_that_are_not_finite_are_neither_saved_nor_loaded(saved, monkeyp
 
 def test_weights_that_do_not_fit_are_listed(tmp_path):
     expected = {f"layer{i}": torch.zeros(i + 1) for i in range(8)}
-    store.check_shapes(tmp_path, expected, expected)
+    sealed.check_shapes(tmp_path, expected, expected)
     with pytest.raises(CorruptStore) as error:
-        store.check_shapes(tmp_path, expected, {f"layer{i}": torch.zeros(i + 2) for i in range(8)})
+        sealed.check_shapes(tmp_path, expected, {f"layer{i}": torch.zeros(i + 2) for i in range(8)})
     assert error.value.code == "CKPT_SHAPE"
     assert "'layer4' is float32 (6,), not float32 (5,)" in error.value.message and "and 3 more" in error.value.message
     assert "layer5" not in error.value.message
     with pytest.raises(CorruptStore, match="'layer7' is absent"):
-        store.check_shapes(tmp_path, expected, {name: t for name, t in expected.items() if name != "layer7"})
+        sealed.check_shapes(tmp_path, expected, {name: t for name, t in expected.items() if name != "layer7"})
 
 
 def test_a_family_that_is_not_here_is_told(tmp_path):

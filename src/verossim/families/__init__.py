@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..errors import BadConfig, NotInvertible, near
+from ..errors import BadConfig, BadData, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
@@ -102,6 +102,13 @@ class Family(nn.Module, ABC):
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, *event) of latents (B, *latent), the way back of `encode`. Raises NotInvertible."""
         raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to decode.", "A vae or a diffusion model has.")
+
+    @staticmethod
+    def check_latents(z: Tensor, shape: tuple[int, ...]) -> None:
+        """Raises BadData LATENT_SHAPE where z is not (B, *shape)."""
+        if tuple(z.shape[1:]) != shape:
+            raise BadData("LATENT_SHAPE", f"Latents have the shape {tuple(z.shape[1:])}; this model's have {shape}.",
+                          "Give what `encode` gave.")
 
 
 class LearnsByGradient(Family):

@@ -18,6 +18,7 @@ from ..codecs.label import Label
 from ..config import build, plain
 from ..errors import BadConfig, BadData, CorruptStore, Incompatible
 from ..families import Family
+from ..sealed import check_shapes
 from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
 from ..spaces import Likelihood, Problem, Records, space_from, space_plain
@@ -206,7 +207,7 @@ class Model:
             family = kind(build(kind.Config, model["family"]["config"]), space_from(model["space"]), condition)
         except (KeyError, TypeError) as error:
             raise CorruptStore("CKPT_FORMAT", f"{path}: model.json lacks or misuses {error}.") from error
-        store.check_shapes(path, family.state_dict(), stored.tensors)
+        check_shapes(path, family.state_dict(), stored.tensors)
         family.load_state_dict(stored.tensors)
         loaded = cls(codec, family.to(device).eval(), label, stored.card)
         loaded.sha256 = stored.sha256

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import CannotWrite, Diverged
 from ..families import LearnsByGradient, Losses, Turn
+from ..sealed import check_shapes
 from ..seeds import Noise, reseed, untouched
 from ..spaces import Batch
 from .average import Average, averaged
@@ -159,7 +160,14 @@ class _Run:
         self.journal.event("resumed", samples=self.samples, total=self.total)
 
     def load(self, held: Checkpoint) -> None:
-        """Sets weights, buffers and optimizers to what a checkpoint holds."""
+        """Sets weights, buffers and optimizers to what a checkpoint holds. Raises CorruptStore CKPT_SHAPE where it is another
+        network's."""
+        own = {**{f"raw/{name}": self.engine.whole(p.detach()) for name, p in self.parameters.items()},
+               **{f"buffer/{name}": value for name, value in self.family.named_buffers()}}
+        assert self.checkpoints is not None
+        check_shapes(self.checkpoints.folder, own,
+                     {name: value for name, value in held.tensors.items() if name.startswith(("raw/", "buffer/"))},
+                     "It was written by a run of another network. Begin anew with --restart, or choose another folder.")
         self.engine.set(self.parameters, _under("raw/", held.tensors))
         self.engine.set(dict(self.family.named_buffers()), _under("buffer/", held.tensors))
         self.optimizers.restore(_under("optimizer/", held.tensors), self.engine)

@@ -12,7 +12,6 @@ the end, and have a probability mass (`values`). Unknown entries of records that
 nothing.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,6 +42,7 @@ HIGHEST = 80.0  # the largest noise ratio: data of unit scale are lost in it (Ka
 LONG = 64  # axes longer than this take patches, and a network that says x
 CHUNK = 1 << 17  # numbers in the records that are judged at a time
 FLOW_STEPS = 48  # between data and latents
+GUIDED = 6.0  # spreads of the data: with more noise than that, guidance drives samples out of the data (arXiv:2404.07724)
 MEANS = 8  # completions whose mean is the conditional mean
 KNOBS = ("steps", "solver", "guidance", "interval", "worse", "dtype")  # of sampling
 
@@ -137,13 +137,13 @@ class Diffusion(LearnsByGradient):
         return Losses(weight * missed / known.flatten(1).sum(dim=1).clamp(min=1), {"nats": nats})
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, steps: int = 18, solver: str = "heun",
-               guidance: float = 1.0, interval: tuple[float, float] = (0.0, math.inf), worse: "Diffusion | None" = None,
+               guidance: float = 1.0, interval: tuple[float, float] | None = None, worse: "Diffusion | None" = None,
                dtype: torch.dtype = torch.float32, **knobs: Any) -> Iterator[Tensor]:
         """Samples (B, *event) after each of `steps` noise levels, as they would be if it ended there.
 
         solver : one of `solver.STEPS`; "heun" evaluates the network twice a level.
-        guidance : weight of `guidance`, 1 is the model itself, at noise ratios in `interval`; away from the model `worse` where
-            there is one, else from the unconditional.
+        guidance : weight of `guidance`, 1 is the model itself, at noise ratios in `interval`, up to GUIDED spreads of the data
+            where None; away from the model `worse` where there is one, else from the unconditional.
         Raises BadConfig SETTING_RANGE, and CONFIG_KEY for a knob that there is not.
         """
         for name in knobs:
@@ -201,7 +201,9 @@ class Diffusion(LearnsByGradient):
             return self._flow(condition).encoded(x.to(self.centre), FLOW_STEPS)
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, *event) of latents: `encode` backwards, to the error of the solver; discrete values exactly on their grid."""
+        """x (B, *event) of latents: `encode` backwards, to the error of the solver; discrete values exactly on their grid.
+        Raises BadData LATENT_SHAPE."""
+        self.check_latents(z, self.space.shape)
         with torch.no_grad():
             return self.values.nearest(self._flow(condition).decoded(z.to(self.centre), FLOW_STEPS), self.anchor)
 
@@ -225,14 +227,14 @@ class Diffusion(LearnsByGradient):
         """The condition where the network takes one, on its device."""
         return None if y is None or self.condition_space is None else y.to(self.centre.device)
 
-    def _guided(self, condition: Tensor | None, weight: float, interval: tuple[float, float],
+    def _guided(self, condition: Tensor | None, weight: float, interval: tuple[float, float] | None,
                 worse: "Diffusion | None") -> tuple[Denoiser, Tensor | None]:
         """The denoiser that samples follow, and its condition; no condition and no worse model: nothing to lean away from."""
         y = self._condition(condition)
         if weight == 1 or (worse is None and y is None):
             return self.denoiser, y
         away = Unconditional(self.denoiser) if worse is None else worse.denoiser
-        return Guided(self.denoiser, away, weight, *interval), y
+        return Guided(self.denoiser, away, weight, *(interval or (0.0, GUIDED * float(self.spread)))), y
 
     def _whole(self, x: Tensor, error: type[VerossimError], what: str) -> None:
         """Raises the error where a record has unknown entries."""

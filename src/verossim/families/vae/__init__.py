@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...config import knob
-from ...errors import BadData, Incompatible
+from ...errors import Incompatible
 from ...nn.conditioning import Embedding, dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Discrete, Likelihood, Space
@@ -148,9 +148,7 @@ class VAE(LearnsByGradient):
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, *event): the middle of what the decoder says of latents (B, Z). Raises BadData LATENT_SHAPE."""
-        if z.ndim != 2 or z.shape[1] != self.units:
-            raise BadData("LATENT_SHAPE", f"Latents have the shape {tuple(z.shape[1:])}; this model's have ({self.units},).",
-                          "Give what `encode` gave.")
+        self.check_latents(z, (self.units,))
         with torch.no_grad():
             down: Descent = self.networks["ladder"](None, self._condition(condition), self._split(z.to(self.centre)))
             return self._nearest(self.head.value(self.head.mean(down.parameters)))
