@@ -39,8 +39,11 @@ def untouched() -> Iterator[None]:
 
 
 def reseed(seed: int, rank: int, samples: int) -> None:
-    """Sets PyTorch's global generator from (seed, rank, samples seen), so that a resumed run needs no saved state."""
-    torch.manual_seed(_mixed_number(_mixed_number(_mixed_number(seed) + rank) + samples) & ((1 << 63) - 1))
+    """Sets PyTorch's global generators from (seed, rank, samples seen), so that a resumed run needs no saved state."""
+    number = _mixed_number(_mixed_number(_mixed_number(seed) + rank) + samples) & ((1 << 63) - 1)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed would note a stack trace for every device that is not here
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 class Noise:

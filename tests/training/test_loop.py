@@ -11,6 +11,7 @@ from ranks import spawned
 from slopes import Denoiser, numbers, settled, stream
 
 from verossim.errors import CannotWrite, CorruptStore, Diverged
+from verossim.families import Turn
 from verossim.training import Checkpoints, Engine, Journal, locked, loop, train
 
 HERE = Path(__file__).parent
@@ -71,7 +72,8 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_average_behind(tmp_pat
         assert not torch.equal(value, tensors[f"raw/{name}"])
 
 
-def test_it_learns():
+def test_it_learns(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)  # every step is reported
     made, course = run(samples=32_000)
     assert course.samples == 32_000
     x = numbers().whole.x - made.middle
@@ -93,9 +95,10 @@ def test_short_memory_halves_the_rounds_and_keeps_the_result():
         """Has memory for eight records at a time."""
 
         def loss(self, batch, turn):
+            losses = Denoiser.loss(self, batch, turn)  # draws before memory runs out
             if len(batch.x) > 8:
                 raise torch.OutOfMemoryError("no room")
-            return Denoiser.loss(self, batch, turn)
+            return losses
     torch.manual_seed(0)
     said = []
     data, config = numbers(), settled(samples=1600)
@@ -136,6 +139,40 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is_finite():
         train(made, stream(data, 32), settled(), data=data)
     assert error.value.code == "DIVERGED"
     assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
+
+
+def test_fp16_that_finds_no_scale_ends_as_diverged():
+    class Endless(Denoiser):
+        """Its gradient is never finite."""
+
+        def loss(self, batch, turn):
+            losses = Denoiser.loss(self, batch, turn)
+            return type(losses)(losses.total + (self.networks["net"][0].weight.sum() * 0).sqrt(), losses.parts)
+    data = numbers()
+    with pytest.raises(Diverged):
+        train(Endless(Denoiser.Config()), stream(data, 32), settled(samples=32 * 200, precision="fp16"), data=data)
+
+
+def test_a_measure_that_is_not_finite_stops_nothing(tmp_path):
+    class Silent(Denoiser):
+        def loss(self, batch, turn):
+            losses = Denoiser.loss(self, batch, turn)
+            return type(losses)(losses.total, {"nats": losses.total.detach() * float("nan")})
+    data, said = numbers(), []
+    course = train(Silent(Denoiser.Config()), stream(data, 32), settled(samples=640), data=data,
+                   checkpoints=Checkpoints(tmp_path), journal=Journal(None, said.append))
+    assert course.samples == 640 and course.curve[-1][2] is None and course.curve[-1][1] > 0
+    assert [event["bits"] for event in said if event["event"] == "progress"] == [None]
+
+
+def test_turns_learn_by_themselves_and_are_reported_by_name():
+    class Two(Denoiser):
+        turns = (Turn("first", ("net",)), Turn("second", ("net",)))
+    data, said = numbers(), []
+    train(Two(Denoiser.Config()), stream(data, 32), settled(samples=640), data=data, journal=Journal(None, said.append))
+    progress = next(event for event in said if event["event"] == "progress")
+    assert progress["parts"].keys() == {"first nats", "second nats"}
+    assert progress["loss"] == pytest.approx(sum(progress["parts"].values()), rel=1e-5)
 
 
 def test_after_too_many_bad_steps_weights_go_back_and_the_rate_is_halved(tmp_path):

@@ -174,34 +174,39 @@ def test_a_run_goes_on_when_one_save_fails_and_says_so(tmp_path, monkeypatch):
 RANKED = """
 import json, os, signal, sys
 import torch
-from slopes import Denoiser, numbers, settled
+from slopes import SPACE, Denoiser, numbers, settled
 from verossim.data.loader import Loader
+from verossim.families.diffusion import Diffusion
 from verossim.training import Checkpoints, Engine, train
 torch.set_num_threads(1)
 engine, data, seen = Engine.start(), numbers(96), []
 torch.manual_seed(0)
-made = Denoiser(Denoiser.Config())
-def note(batch):
+made = Denoiser(Denoiser.Config()) if sys.argv[3] == "tiny" else Diffusion(Diffusion.Config(width=8, depth=1), SPACE)
+loss = made.loss
+def noted(batch, turn):
     seen.extend(batch.index.tolist())
     if engine.first and len(seen) * engine.ranks == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGTERM)
-    return False
-made.poison = note
+    return loss(batch, turn)
+made.loss = noted
+published = []
 course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), settled(samples=192, batch=16),
-               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]))
+               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]), publish=published.append)
+assert all(state.keys() == made.state_dict().keys() for state in published) and bool(published) == engine.first
 weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
 engine.close()
 sys.stdout.write(json.dumps({"seen": seen, "samples": course.samples, "weights": weights}))
 """
 
 
-def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path):
-    stages = [spawned(RANKED, tmp_path / "run", stop, ranks=ranks) for ranks, stop in ((2, 48), (1, 64), (2, 10_000))]
+@pytest.mark.parametrize("kind", ["tiny", "diffusion"])
+def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path, kind):
+    stages = [spawned(RANKED, tmp_path / "run", stop, kind, ranks=ranks) for ranks, stop in ((2, 48), (1, 64), (2, 10_000))]
     assert [stage[0]["samples"] for stage in stages] == [48, 112, 192]
     seen = [index for stage in stages for step in range(len(stage[0]["seen"]) * len(stage) // 16)
             for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
     assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:]
-    whole, = spawned(RANKED, tmp_path / "whole", 10_000, ranks=1)
+    whole, = spawned(RANKED, tmp_path / "whole", 10_000, kind, ranks=1)
     assert seen == whole["seen"]
     assert torch.allclose(torch.tensor(stages[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
 

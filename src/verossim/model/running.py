@@ -65,7 +65,7 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
             return held.enter_context(data.Loader(split, training.batch, task.seed, samples, engine.rank, engine.ranks))
         course = train(family, batches, training, data=split, seed=task.seed, engine=task.engine, journal=task.journal,
                        checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
-                       publish=lambda samples: model.save(place / RUN_MODEL))
+                       publish=lambda state: model.save(place / RUN_MODEL, state))
     model.family.to("cpu")
     model.card["history"] = {"training": vars(training), **vars(course)}
     return model

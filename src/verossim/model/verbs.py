@@ -179,8 +179,9 @@ class Model:
             "classes": None if self.label is None else self.classes, "columns": self.codec.describe(), **self.card,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Writes model.json, weights.safetensors and card.json; the folder holds the old model or the new, never half."""
+    def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Writes model.json, weights.safetensors and card.json; the folder holds the old model or the new, never half.
+        state : tensors to write in place of the family's own."""
         def shelved(codec: Codec, name: str) -> dict[str, Any]:
             return {"name": name, "config": plain(codec.config), "state": codec.state()}
         label = self.label
@@ -190,7 +191,7 @@ class Model:
             "codec": shelved(self.codec, self.codec.modality), "label": label and shelved(label, "label"),
             "space": space_plain(self.codec.space), "condition": label and space_plain(label.space),
         }
-        self.sha256 = store.save(path, model, self.family.state_dict(), self.card)
+        self.sha256 = store.save(path, model, state or self.family.state_dict(), self.card)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Model":

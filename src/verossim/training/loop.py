@@ -75,12 +75,13 @@ class Course:
 def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
           engine: Engine | None = None, journal: Journal | None = None, checkpoints: Checkpoints | None = None,
           settings: Mapping[str, Any] | None = None, show: Callable[[int], None] | None = None,
-          publish: Callable[[int], None] | None = None) -> Course:
+          publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
     """Learns until `config.samples` records have been seen, from where the newest of `checkpoints` stands.
 
     batches : from a number of records seen, this rank's share of every global batch from there on. data : the records, of
-    which some are measured before learning. settings : what is written into each checkpoint. show, publish : called on the
-    first rank with the records seen, while the family holds the averaged weights; publish after each save.
+    which some are measured before learning. settings : what is written into each checkpoint. show : called on the first rank
+    with the records seen, while the family holds the averaged weights; not where they are sharded. publish : called on the
+    first rank after each save, with what ships: averaged weights and buffers by their names in `family.state_dict()`.
 
     The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
     CannotWrite when the last save fails.
@@ -106,7 +107,7 @@ class _Run:
 
     def __init__(self, family: LearnsByGradient, config: Settled, seed: int, engine: Engine, journal: Journal,
                  checkpoints: Checkpoints | None, settings: dict[str, Any], show: Callable[[int], None] | None,
-                 publish: Callable[[int], None] | None):
+                 publish: Callable[[dict[str, Tensor]], None] | None):
         self.family, self.config, self.seed, self.engine, self.journal = family, config, seed, engine, journal
         self.checkpoints, self.settings, self.shown, self.published = checkpoints, settings, show, publish
         self.total, self.batch, self.rounds = config.samples, config.batch, config.accumulate
@@ -115,7 +116,7 @@ class _Run:
         self.guard = Guard()
         self.scaler = torch.amp.GradScaler(engine.device.partition(":")[0], enabled=config.precision == "fp16")
         self.curve: list[tuple[int, float, float | None]] = []
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, dict[str, float]] = {}  # by turn
         self.seconds = 0.0
 
     @contextlib.contextmanager
@@ -131,6 +132,8 @@ class _Run:
         if self.config.compiled:
             for network in family.networks.values():
                 network.compile()
+        kept = family.state_dict().keys()
+        self.buffers = {name: buffer for name, buffer in family.named_buffers() if name in kept}
         engine.wrap(family.networks, self.config.sharded)
         self.parameters = dict(engine.named(family.networks))
         self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay)
@@ -163,13 +166,13 @@ class _Run:
         """Sets weights, buffers and optimizers to what a checkpoint holds. Raises CorruptStore CKPT_SHAPE where it is another
         network's."""
         own = {**{f"raw/{name}": self.engine.whole(p.detach()) for name, p in self.parameters.items()},
-               **{f"buffer/{name}": value for name, value in self.family.named_buffers()}}
+               **{f"buffer/{name}": value for name, value in self.buffers.items()}}
         assert self.checkpoints is not None
         check_shapes(self.checkpoints.folder, own,
                      {name: value for name, value in held.tensors.items() if name.startswith(("raw/", "buffer/"))},
                      "It was written by a run of another network. Begin anew with --restart, or choose another folder.")
         self.engine.set(self.parameters, _under("raw/", held.tensors))
-        self.engine.set(dict(self.family.named_buffers()), _under("buffer/", held.tensors))
+        self.engine.set(self.buffers, _under("buffer/", held.tensors))
         self.optimizers.restore(_under("optimizer/", held.tensors), self.engine)
 
     def due_now(self, stop: Stop) -> set[str]:
@@ -190,7 +193,7 @@ class _Run:
         self.optimizers.set_rate(share)
         first = self.samples + self.engine.rank * self.batch // self.engine.ranks
         noise = Noise((self.seed + STREAMS) % (1 << 63), len(batch.x), first)
-        batch = self.engine.placed(replace(batch, noise=noise))
+        batch = self.engine.placed(Batch(batch.x, batch.condition, batch.units, batch.index, noise))
         for number, turn in enumerate(self.family.turns):
             noise.drawn = number * TURN_WORDS
             self.turn(batch, replace(turn, progress=self.samples / self.total))
@@ -202,16 +205,15 @@ class _Run:
 
     def turn(self, batch: Batch, turn: Turn) -> None:
         """One step of one turn, unless it would bring in numbers that are not finite or leap."""
-        optimizers = self.optimizers.of[turn.name]
-        learning = self.optimizers.parameters[turn.name]
+        optimizers, learning = self.optimizers.of[turn.name], self.optimizers.parameters[turn.name]
         units = self.engine.sum({"units": batch.units.sum()})["units"]
-        sums = self.gradient(batch, turn, self.engine.ranks / units)
+        names, sums = self.gradient(batch, turn, self.engine.ranks / units)
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
-        norm = self.engine.norm(learning)
-        sums = self.engine.sum(sums)
-        loss, length = torch.stack([sums["loss"] / units, norm.to(sums["loss"].dtype)]).tolist()
-        rescaled = self.scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(length)  # fp16 finds its scale
+        sums = self.engine.sum({"sums": sums})["sums"]
+        *totals, count, length = torch.cat([sums, torch.stack([units, self.engine.norm(learning)])]).tolist()
+        loss = totals[0] / count
+        rescaled = math.isfinite(loss) and not math.isfinite(length) and self.scaler.get_scale() > 1  # fp16 finds its scale
         why = "scale" if rescaled else self.guard.verdict(loss, length)
         if why is not None:
             self.skipped += 1
@@ -221,17 +223,20 @@ class _Run:
                 self.engine.clip(learning, self.config.clip / length)
             for optimizer in optimizers:
                 self.scaler.step(optimizer)
-            for name, value in {**sums, "units": units, "steps": torch.ones(())}.items():
-                name = name if name in ("units", "steps") or len(self.family.turns) == 1 else f"{turn.name} {name}"
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
+            seen = self.sums.setdefault(turn.name, dict.fromkeys(("units", "steps", *names), 0.0))
+            for name, total in zip(seen, (count, 1.0, *totals), strict=True):
+                seen[name] += total
         self.scaler.update() if self.scaler.is_enabled() else None
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in learning:
+            parameter.grad = None
 
-    def gradient(self, batch: Batch, turn: Turn, scale: Tensor) -> dict[str, Tensor]:
+    def gradient(self, batch: Batch, turn: Turn, scale: Tensor) -> tuple[list[str], Tensor]:
         """Adds the gradient of the global mean to the parameters, in rounds; when memory is short, in twice as many.
-        Returns the sums of loss and parts over this rank's records."""
+        Returns the names and the sums over this rank's records, float64, of the loss and of its parts."""
+        assert batch.noise is not None
+        drawn = batch.noise.drawn
         while True:
+            batch.noise.drawn = drawn
             try:
                 return self.rounded(batch, turn, scale)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -244,20 +249,21 @@ class _Run:
             self.journal.warn("MEMORY", f"Memory was short: a step now takes {self.rounds} rounds of fewer records.",
                               "The result is the same; fewer records at once are slower.")
 
-    def rounded(self, batch: Batch, turn: Turn, scale: Tensor) -> dict[str, Tensor]:
+    def rounded(self, batch: Batch, turn: Turn, scale: Tensor) -> tuple[list[str], Tensor]:
         """The same in a given number of rounds."""
-        sums: dict[str, Tensor] = {}
+        names, sums = list[str](), torch.zeros(())
         cuts = _cuts(len(batch.x), self.rounds)
         for cut in cuts:
             piece = _piece(batch, cut) if len(cuts) > 1 else batch
             with self.engine.synced(self.family.networks, turn.networks, cut is cuts[-1]):
                 with self.engine.autocast(self.config.precision):
                     losses: Losses = self.family.loss(piece, turn)
-                total = (losses.total * piece.units).sum()
-                self.scaler.scale(total * scale).backward()
-            for name, value in {"loss": total, **{k: (v * piece.units).sum() for k, v in losses.parts.items()}}.items():
-                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
-        return sums
+                share = (piece.units * scale).to(losses.total.dtype)  # what each record's loss counts for in the mean
+                losses.total.backward(self.scaler.scale(share))
+            names = ["loss", *losses.parts]
+            told = torch.stack([losses.total.detach().double(), *(part.detach().double() for part in losses.parts.values())])
+            sums = sums + told @ piece.units.double()
+        return names, sums
 
     def retreat(self) -> None:
         """Goes back to the weights of the newest checkpoint with half the rate. Raises Diverged when that does not help."""
@@ -278,20 +284,22 @@ class _Run:
             return
         now = time.monotonic()
         self.due["report"] = now + REPORT_SECONDS
-        sums = {name: float(value) for name, value in self.sums.items()}
-        units, steps, self.sums = sums.pop("units"), sums.pop("steps"), {}
-        means = {name: value / units for name, value in sums.items()}
-        bits = means["nats"] / (self.family.space.coordinates * math.log(2)) if "nats" in means else None
+        means, loss, steps = dict[str, float](), 0.0, 0.0
+        for turn, sums in self.sums.items():
+            units, steps = sums.pop("units"), max(steps, sums.pop("steps"))
+            loss += sums.pop("loss") / units
+            means |= {f"{turn} {name}" if len(self.family.turns) > 1 else name: total / units for name, total in sums.items()}
+        self.sums = {}
+        bits = means.get("nats", math.nan) / (self.family.space.coordinates * math.log(2))
         speed = steps * self.batch / max(now - self.since, 1e-9)
         self.since = now
-        self.curve.append((self.samples, means["loss"], bits))
-        self.journal.event("progress", samples=self.samples, total=self.total, loss=means.pop("loss"), bits=bits, parts=means,
-                           samples_per_second=speed, seconds_left=(self.total - self.samples) / speed,
-                           memory=_resident())
+        self.curve.append((self.samples, loss, bits if math.isfinite(bits) else None))
+        self.journal.event("progress", samples=self.samples, total=self.total, loss=loss, bits=bits, parts=means,
+                           samples_per_second=speed, seconds_left=(self.total - self.samples) / speed, memory=_resident())
 
     def show(self, due: set[str]) -> None:
         """A preview by the averaged weights, ever more rarely; it takes no more than a twentieth of the time."""
-        if self.shown is None or not self.steps or "show" not in due:
+        if self.shown is None or not self.steps or "show" not in due or self.config.sharded:
             return
         began = time.monotonic()
         if self.engine.first:
@@ -307,7 +315,7 @@ class _Run:
         tensors = {
             **{f"raw/{name}": self.engine.whole(p.detach()) for name, p in self.parameters.items()},
             **{f"average/{name}": self.engine.whole(value) for name, value in self.average.tensors.items()},
-            **{f"buffer/{name}": value for name, value in self.family.named_buffers()},
+            **{f"buffer/{name}": value for name, value in self.buffers.items()},
             **{f"optimizer/{name}": self.engine.whole(value) for name, value in self.optimizers.tensors().items()},
         }
         if self.engine.first:
@@ -319,8 +327,8 @@ class _Run:
                     raise
                 self.journal.warn(error.code, error.message, "Learning goes on, and the next save tries again. " + error.hint)
             if self.published is not None:
-                with averaged(self.family, self.parameters, self.average):
-                    self.published(self.samples)
+                shipped = {f"networks.{name}": value for name, value in _under("average/", tensors).items()}
+                self.published({**self.buffers, **shipped})
         self.saved_at = self.samples
         self.due["save"] = time.monotonic() + max(SAVE_SECONDS, (time.monotonic() - began) / SAVE_SHARE)
 
