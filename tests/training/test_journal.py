@@ -70,7 +70,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert "nowhere" in str(error.value)
 
 
-def test_a_full_disk_is_said():
-    with pytest.raises(CannotWrite) as error:
-        Journal("/dev/full").event("lost")
-    assert (error.value.code, error.value.status) == ("DISK_FULL", 74)
+def test_a_full_disk_is_said_once_and_stops_nothing():
+    said = []
+    journal = Journal("/dev/full", said.append)
+    for number in range(3):
+        journal.event("lost", number=number)
+    assert [event.get("code", event["event"]) for event in said] == ["DISK_FULL", "lost", "lost", "lost"]
+    journal.close()

@@ -18,8 +18,9 @@ from verossim.data.loader import Loader
 from verossim.errors import CannotWrite
 from verossim.families.diffusion import Diffusion
 from verossim.families.vae import VAE
+from verossim.folders import partial
 from verossim.spaces import Batch, Continuous, Discrete
-from verossim.training import Checkpoints, InMemory, Settled, train
+from verossim.training import Checkpoints, InMemory, Journal, Settled, loop, train
 from verossim.training.checkpoint import Checkpoint
 
 HERE = Path(__file__).parent
@@ -158,17 +159,33 @@ def test_whichever_call_of_a_save_fails_an_old_or_the_new_checkpoint_loads(tmp_p
     assert met == {"open", "write", "fsync", "rename", "mkdir"}
 
 
-def test_a_run_goes_on_when_one_save_fails_and_says_so(tmp_path, monkeypatch):
+def test_a_run_goes_on_while_the_disk_is_full_and_says_so(tmp_path, monkeypatch):
+    """Checkpoints, what ships, previews: none can be written in the middle of the run."""
     torch.manual_seed(0)
-    made, data, said = Denoiser(Denoiser.Config()), numbers(), []
-    from verossim.training import Journal, loop
+    made, data, said, asked = Denoiser(Denoiser.Config()), numbers(), [], iter(range(10**6))
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1.0)
-    fail(monkeypatch, "fsync", 5, errno.ENOSPC, False)
-    train(made, lambda samples: Loader(data, 32, 0, samples), settled(), data=data, checkpoints=Checkpoints(tmp_path),
-          journal=Journal(None, said.append))
-    assert [e["code"] for e in said if e["event"] == "warning"] == ["DISK_FULL"]
-    assert Checkpoints(tmp_path).newest().samples == 3200
+    monkeypatch.setattr(loop, "SHOW_SECONDS", 0.0)
+
+    def write(what) -> None:
+        (tmp_path / "shown").mkdir(exist_ok=True)
+        with partial(tmp_path / "shown" / "one"):
+            pass
+
+    def full(batch) -> bool:
+        step = next(asked)
+        if step == 20:
+            fail(patch, "mkdir", 0, errno.ENOSPC, True)
+        elif step == 60:
+            patch.undo()
+        return False
+    made.poison = full
+    with monkeypatch.context() as patch:
+        train(made, lambda samples: Loader(data, 32, 0, samples), settled(), data=data, journal=Journal(None, said.append),
+              checkpoints=Checkpoints(tmp_path / "state"), show=write, publish=write)
+    codes = [event["code"] for event in said if event["event"] == "warning"]
+    assert len(codes) > 2 and set(codes) == {"DISK_FULL"}
+    assert Checkpoints(tmp_path / "state").newest().samples == 3200
 
 
 RANKED = """

@@ -24,13 +24,15 @@ Listener = Callable[[dict[str, Any]], None]
 class Journal:
     """Events of one run, appended to `path` (nowhere when None) and told to each listener.
 
-    Raises CannotWrite: OUT_DENIED if the file cannot be opened, DISK_FULL or IO_ERROR if a line cannot be written.
+    Raises CannotWrite OUT_DENIED if the file cannot be opened. A line that cannot be written stops nothing: the listeners are
+    told of the first, with the code DISK_FULL or IO_ERROR, and of every event as before.
     """
 
     def __init__(self, path: str | Path | None = None, *listeners: Listener):
         self.path = None if path is None else Path(path)
         self.listeners = list(listeners)
         self.file = None if self.path is None else _opened(self.path)
+        self.failed = False
 
     def event(self, kind: str, **values: Any) -> None:
         """Says that something happened: {"event": kind, "time": seconds since 1970, **values}."""
@@ -38,11 +40,12 @@ class Journal:
         if self.file is not None:
             try:
                 self.file.write(json.dumps(said, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
-                self.file.flush()
             except OSError as error:
-                code = "DISK_FULL" if error.errno == errno.ENOSPC else "IO_ERROR"
-                raise CannotWrite(code, f"{self.path}: cannot be written: {error.strerror}.",
-                                  "Free some space, or choose another folder.") from error
+                first, self.failed = not self.failed, True
+                if first:
+                    code = "DISK_FULL" if error.errno == errno.ENOSPC else "IO_ERROR"
+                    self.warn(code, f"{self.path}: cannot be written: {error.strerror}.",
+                              "Events are lost to the file until it can be written again.")
         for listener in self.listeners:
             listener(said)
 
@@ -75,7 +78,7 @@ def read_events(path: str | Path) -> list[dict[str, Any]]:
 def _opened(path: Path) -> Any:
     """The file, ready to append whole lines: a last line without its end gets one."""
     try:
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)
         torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
     except OSError as error:
         raise CannotWrite("OUT_DENIED", f"{path}: cannot be opened for writing: {error.strerror}.",

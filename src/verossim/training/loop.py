@@ -207,7 +207,7 @@ class _Run:
         """One step of one turn, unless it would bring in numbers that are not finite or leap."""
         optimizers, learning = self.optimizers.of[turn.name], self.optimizers.parameters[turn.name]
         units = self.engine.sum({"units": batch.units.sum()})["units"]
-        names, sums = self.gradient(batch, turn, self.engine.ranks / units)
+        names, sums = self.gradient(batch, turn, self.engine.ranks * units.reciprocal())
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
         sums = self.engine.sum({"sums": sums})["sums"]
@@ -303,7 +303,7 @@ class _Run:
             return
         began = time.monotonic()
         if self.engine.first:
-            with averaged(self.family, self.parameters, self.average):
+            with averaged(self.family, self.parameters, self.average), self.forgiven(due):
                 self.shown(self.samples)
         self.due["show"] = time.monotonic() + max(SHOW_SECONDS, (time.monotonic() - began) / SHOW_SHARE)
 
@@ -319,18 +319,24 @@ class _Run:
             **{f"optimizer/{name}": self.engine.whole(value) for name, value in self.optimizers.tensors().items()},
         }
         if self.engine.first:
-            try:
+            with self.forgiven(due):
                 self.checkpoints.save(Checkpoint(self.samples, self.plain(), tensors))
                 self.journal.event("saved", samples=self.samples, seconds=time.monotonic() - began)
-            except CannotWrite as error:
-                if "done" in due:
-                    raise
-                self.journal.warn(error.code, error.message, "Learning goes on, and the next save tries again. " + error.hint)
-            if self.published is not None:
-                shipped = {f"networks.{name}": value for name, value in _under("average/", tensors).items()}
-                self.published({**self.buffers, **shipped})
+                if self.published is not None:
+                    shipped = {f"networks.{name}": value for name, value in _under("average/", tensors).items()}
+                    self.published({**self.buffers, **shipped})
         self.saved_at = self.samples
         self.due["save"] = time.monotonic() + max(SAVE_SECONDS, (time.monotonic() - began) / SAVE_SHARE)
+
+    @contextlib.contextmanager
+    def forgiven(self, due: set[str]) -> Iterator[None]:
+        """Where something is written. What cannot be is told, and learning goes on, except at the end."""
+        try:
+            yield
+        except CannotWrite as error:
+            if "done" in due:
+                raise
+            self.journal.warn(error.code, error.message, "Learning goes on, and the next save tries again. " + error.hint)
 
     def plain(self) -> dict[str, Any]:
         """The state that is not tensors."""
