@@ -368,7 +368,8 @@ def _root_of_inverse(covariances: Array, covariance_type: str) -> Array:
 
 
 def _grouping(way: str, x: Array, w: Array, K: int, random: np.random.RandomState) -> Array:
-    """A first grouping (B, K) of records x (B, D) of weights w (B,): rows add up to one."""
+    """A first grouping (B, K) of records x (B, D) of weights w (B,), by distances in float32: rows add up to one."""
+    x = (x / max(np.abs(x).max(), np.finfo(x.dtype).tiny)).astype(np.float32)
     if way == "random":
         resp = random.uniform(size=(len(x), K))
         return resp / resp.sum(axis=1, keepdims=True)
@@ -390,7 +391,8 @@ def _moments(x: Array, resp: Array, covariance_type: str, reg_covar: float) -> _
         scatter = np.stack([_scatter(x[r > 0] - mean, r[r > 0]) for r, mean in zip(resp.T, means, strict=True)])
         covariances = scatter / n[:, None, None] if covariance_type == "full" else scatter.sum(axis=0) / n.sum()
         return n / n.sum(), means, covariances + reg_covar * np.eye(D)
-    variances = np.stack([r @ (x - mean) ** 2 for r, mean in zip(resp.T, means, strict=True)]) / n[:, None] + reg_covar
+    squares = np.stack([r[r > 0] @ (x[r > 0] - mean) ** 2 for r, mean in zip(resp.T, means, strict=True)])
+    variances = squares / n[:, None] + reg_covar
     return n / n.sum(), means, variances if covariance_type == "diag" else variances.mean(axis=1)
 
 

@@ -321,10 +321,10 @@ class _Run:
         if self.engine.first:
             with self.forgiven(due):
                 self.checkpoints.save(Checkpoint(self.samples, self.plain(), tensors))
-                self.journal.event("saved", samples=self.samples, seconds=time.monotonic() - began)
                 if self.published is not None:
                     shipped = {f"networks.{name}": value for name, value in _under("average/", tensors).items()}
                     self.published({**self.buffers, **shipped})
+                self.journal.event("saved", samples=self.samples, seconds=time.monotonic() - began)
         self.saved_at = self.samples
         self.due["save"] = time.monotonic() + max(SAVE_SECONDS, (time.monotonic() - began) / SAVE_SHARE)
 
