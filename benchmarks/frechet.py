@@ -9,7 +9,8 @@ asked for by --peer-width. Drawn by 18 steps of Heun (35 evaluations) and by DDI
 
 Distance: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) (Frechet, 1957; Dowson and Landau, 1982) in the 128 features of a small
 classifier that is trained here on the training pictures; against all training pictures. It is not what is called FID. The same
-number of held-out pictures shows the floor; "saving" is the share of the time that checkpoints took. Results: benchmarks/results/frechet.jsonl, and a sheet of samples of each.
+number of held-out pictures shows the floor; "saving" is the share of the time that checkpoints took. Results:
+benchmarks/results/frechet.jsonl, and a sheet of samples of each.
 """
 
 import argparse
@@ -81,8 +82,8 @@ def ours(pictures: np.ndarray, minutes: float, drawn: int) -> tuple[np.ndarray, 
         saving = sum(event["seconds"] for event in read_events(Path(folder) / "events.jsonl") if event["event"] == "saved")
     began = time.monotonic()
     made = np.stack([np.asarray(picture) for picture in model.sample(drawn, seed=1)])
-    return made, {"seconds": seconds, "sampling": time.monotonic() - began, "seen": history["samples"], "saving": saving / seconds,
-                  "width": model.family.config.width, "training": history["training"], "held_out": model.card["held_out"],
+    return made, {"seconds": seconds, "sampling": time.monotonic() - began, "seen": history["samples"],
+                  "saving": saving / seconds, "width": model.family.config.width, "training": history["training"], "held_out": model.card["held_out"],
                   "parameters": sum(p.numel() for p in model.family.networks.parameters())}
 
 
