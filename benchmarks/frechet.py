@@ -83,7 +83,8 @@ def ours(pictures: np.ndarray, minutes: float, drawn: int) -> tuple[np.ndarray, 
     began = time.monotonic()
     made = np.stack([np.asarray(picture) for picture in model.sample(drawn, seed=1)])
     return made, {"seconds": seconds, "sampling": time.monotonic() - began, "seen": history["samples"],
-                  "saving": saving / seconds, "width": model.family.config.width, "training": history["training"], "held_out": model.card["held_out"],
+                  "saving": saving / seconds, "width": model.family.config.width, "training": history["training"],
+                  "held_out": model.card["held_out"],
                   "parameters": sum(p.numel() for p in model.family.networks.parameters())}
 
 
