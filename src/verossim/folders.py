@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .errors import CannotWrite, printable
 
-__all__ = ["cannot_write", "partial", "previous", "replace", "vacate", "writable", "write"]
+__all__ = ["cannot_write", "partial", "previous", "replace", "rewrite", "vacate", "writable", "write"]
 
 PARTIAL = re.compile(r"\..+\.partial-\d+-[0-9a-f]{8}", re.DOTALL)
 _CODES = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.EIO: "IO_ERROR"}
@@ -52,6 +52,18 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """A file that is the old one or the new one, whatever happens. Raises CannotWrite."""
+    beside = path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        write(beside, content)
+        beside.replace(path)
+        _on_disk(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise cannot_write(error, path) from error
 
 
 @contextlib.contextmanager

@@ -59,8 +59,15 @@ def read(place: Path, names: Collection[str], shown: str | Path,
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as a safetensors file, in the order of their names."""
-    return safetensors.torch.save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+    """Tensors as a safetensors file, in the order of their names. Only what shares its memory is copied."""
+    apart: dict[str, Tensor] = {}
+    seen = set[int]()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        apart[name] = tensor.clone() if memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes else tensor
+        seen.add(memory.data_ptr())
+    return safetensors.torch.save(apart)
 
 
 def unpacked(content: bytes, where: str) -> dict[str, Tensor]:

@@ -165,6 +165,41 @@ def test_a_measure_that_is_not_finite_stops_nothing(tmp_path):
     assert [event["bits"] for event in said if event["event"] == "progress"] == [None]
 
 
+def test_records_of_no_weight_teach_nothing_and_are_no_fault():
+    made, data = family(), numbers()
+    data.whole.units.zero_()
+    course = train(made, stream(data, 32), settled(samples=3200, decay=0.0), data=data)
+    assert course.skipped == 0 and course.retreats == 0
+    for a, b in zip(made.parameters(), family().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    """Something broke them between two steps: the run goes back to the checkpoint before, and learns on."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SHARE", 1.0)
+    made, data, said, seen = family(), numbers(), [], iter(range(10**6))
+
+    def broken(batch) -> bool:
+        if next(seen) == 30:
+            made.networks["net"][0].bias.data[0] = torch.inf
+        return False
+    made.poison = broken
+    course = train(made, stream(data, 32), settled(), data=data, checkpoints=Checkpoints(tmp_path),
+                   journal=Journal(None, said.append))
+    assert course.samples == 3200 and course.retreats >= 1
+    assert [event["event"] for event in said].count("retreat") == course.retreats
+    assert all(value.isfinite().all() for value in [*held(tmp_path).values(), *made.parameters()])
+
+
+def test_the_curve_of_a_long_run_is_thinned(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CURVE", 20)
+    _, course = run()
+    samples = [point[0] for point in course.curve]
+    assert 10 <= len(samples) <= 21 and samples[-1] == 3200 and samples == sorted(samples)
+
+
 def test_turns_learn_by_themselves_and_are_reported_by_name():
     class Two(Denoiser):
         turns = (Turn("first", ("net",)), Turn("second", ("net",)))
@@ -238,6 +273,8 @@ made, data = Denoiser(Denoiser.Config()), numbers()
 config = settled(samples=1600, sharded=sys.argv[1] == "sharded", accumulate=2 if sys.argv[1] == "rounds" else 1)
 course = train(made, stream(data, 32, engine.rank, engine.ranks), config, data=data, seed=5, engine=engine)
 weights = [engine.whole(p.detach()).flatten().tolist() for p in made.parameters()]
+if engine.ranks > 1:
+    torch.distributed.barrier()  # none leaves while another still speaks to it
 engine.close()
 sys.stdout.write(json.dumps({"weights": weights, "loss": course.curve[-1][1]}))
 """

@@ -206,20 +206,26 @@ def noted(batch, turn):
         os.kill(os.getpid(), signal.SIGTERM)
     return loss(batch, turn)
 made.loss = noted
-published = []
-course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), settled(samples=192, batch=16),
-               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]), publish=published.append)
+published, config = [], settled(samples=192, batch=16, sharded=sys.argv[3] == "sharded")
+course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), config,
+               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]), publish=published.append,
+               show=lambda samples: None)
 assert all(state.keys() == made.state_dict().keys() for state in published) and bool(published) == engine.first
+if engine.first:
+    assert all(torch.equal(value, published[-1][name]) for name, value in made.state_dict().items())
 weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
+if engine.ranks > 1:
+    torch.distributed.barrier()  # none leaves while another still speaks to it
 engine.close()
-sys.stdout.write(json.dumps({"seen": seen, "samples": course.samples, "weights": weights}))
+sys.stdout.write(json.dumps({"seen": seen, "samples": course.samples, "weights": weights, "stopped": course.interrupted}))
 """
 
 
-@pytest.mark.parametrize("kind", ["tiny", "diffusion"])
+@pytest.mark.parametrize("kind", ["tiny", "diffusion", "sharded"])
 def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path, kind):
     stages = [spawned(RANKED, tmp_path / "run", stop, kind, ranks=ranks) for ranks, stop in ((2, 48), (1, 64), (2, 10_000))]
     assert [stage[0]["samples"] for stage in stages] == [48, 112, 192]
+    assert [[rank["stopped"] for rank in stage] for stage in stages] == [[15, 15], [15], [None, None]]  # rank 0 alone was asked
     seen = [index for stage in stages for step in range(len(stage[0]["seen"]) * len(stage) // 16)
             for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
     assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:]

@@ -93,7 +93,8 @@ def _show(voice: Voice, model: Model, output: str) -> None:
     if held_out:
         kind = held_out["kind"]
         error = f" +- {told(held_out['bits_stderr'])}" if held_out.get("bits_stderr") is not None else ""
-        rows += [["held-out records", held_out["records"]], [f"held-out log-likelihood, nats ({kind})", held_out["log_prob"]],
+        rows += [["held-out records", held_out["records"]],
+                 [f"held-out log {held_out['of']}, nats ({kind})", held_out["log_prob"]],
                  [f"held-out bits per dimension ({kind})", told(held_out["bits"]) + error],
                  ["held-out accuracy", held_out["accuracy"]]]
     voice.table("What was learned", ["", ""], ([name, told(value)] for name, value in rows if value is not None))

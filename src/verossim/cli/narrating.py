@@ -58,8 +58,8 @@ def _forecast(voice: Voice, event: dict[str, Any]) -> None:
     voice.note(f"plan: {width}{event['parameters']:,} parameters, {training['samples']:,} records in steps of "
                f"{training['batch']:,}{f' in {n} rounds' if (n := training['accumulate']) > 1 else ''}, rate "
                f"{told(training['rate'])}, {training['precision']}{compiled}")
-    disk = event["model_bytes"] + 2 * event["state_bytes"]
-    voice.note(f"cost: {clock(event['seconds'])}, {event['memory'] / 1e6:,.0f} MB of memory, {disk / 1e6:,.1f} MB on disk")
+    voice.note(f"cost: {clock(event['seconds'])}, {event['memory'] / 1e6:,.0f} MB of memory, "
+               f"{event['disk'] / 1e6:,.1f} MB on disk at most")
 
 
 def _progress(voice: Voice, event: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
 from ..store import RUN_MODEL
 from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
-from .running import DATA, EVENTS, by_gradient, nats_on_held_out
+from .running import DATA, EVENTS, by_gradient
 from .task import Task
 from .verbs import Model, features
 
@@ -80,12 +80,13 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         card = {
             "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
-            "problems": len(opened.problems),
+            "problems": len(opened.problems), "held_out": None,
         }
         task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began)
         model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
         model.problems = list(opened.problems)
-        model.card["held_out"] = (_on_held_out if place is None else nats_on_held_out)(model, encoded.held_out)
+        if place is None:
+            model.card["held_out"] = _on_held_out(model, encoded.held_out)
         journal.event("held out", result=model.card["held_out"])
         if folder is not None and place is not None and engine.first:
             model.save(place / RUN_MODEL)
@@ -137,7 +138,7 @@ def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
                 right += float(((model.posterior(batch.x).argmax(1) == batch.condition) * batch.units)[known].sum())
                 labelled += float(batch.units[known].sum())
     return {"records": len(split), "log_prob": nats / units, "kind": kind, "bits": -nats / units / coordinates / math.log(2),
-            "accuracy": right / labelled if labelled else None}
+            "of": "p(x)", "accuracy": right / labelled if labelled else None}
 
 
 def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | None]:

@@ -25,16 +25,16 @@ from ..config import build, plain
 from ..data.people import to_pictures
 from ..errors import BadConfig, CorruptStore, printable
 from ..families import LearnsByGradient
-from ..folders import cannot_write
+from ..folders import cannot_write, rewrite
 from ..safety import Provenance, contact_sheet, gate, release_file
 from ..seeds import Noise, untouched
 from ..spaces import Batch
 from ..store import RUN_MODEL
-from ..training import Checkpoints, Settled, settle, train
+from ..training import Checkpoints, Engine, Settled, settle, train
 from .task import Task
 from .verbs import Model
 
-__all__ = ["DATA", "EVENTS", "by_gradient", "nats_on_held_out"]
+__all__ = ["DATA", "EVENTS", "by_gradient"]
 
 DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
 SHOWN = 36  # samples of a preview
@@ -66,42 +66,42 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
         course = train(family, batches, training, data=split, seed=task.seed, engine=task.engine, journal=task.journal,
                        checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
                        publish=lambda state: model.save(place / RUN_MODEL, state))
+    if task.engine.first and course.interrupted is None:
+        model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine)
     model.family.to("cpu")
     model.card["history"] = {"training": vars(training), **vars(course)}
     return model
 
 
-def nats_on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
+def nats_on_held_out(model: Model, split: data.Split, engine: Engine) -> dict[str, Any] | None:
     """Mean of the bound on the log-likelihood that learning follows, on records that were not learned from, with its standard
-    error over them; None without any, or where the family has no such bound."""
+    error over them; given their labels where the model has labels. None without records, or where there is no such bound."""
     if not len(split):
         return None
     nats, family = [], cast(LearnsByGradient, model.family)
     with torch.no_grad():
         for first in range(0, min(len(split), JUDGED), 256):
             given = split.slice(first, min(first + 256, JUDGED))
-            batch = Batch(given.x, given.condition, given.units, given.index, Noise(0, len(given.x), FOREVER + first))
+            noise = Noise(0, len(given.x), FOREVER + first)
+            batch = engine.placed(Batch(given.x, given.condition, given.units, given.index, noise))
             parts = family.loss(batch, family.turns[0]).parts
             if "nats" not in parts:
                 return None
-            nats.append(parts["nats"].double() - model.codec.log_volume(given.x))
+            nats.append(parts["nats"].double().cpu() - model.codec.log_volume(given.x))
     found = torch.cat(nats)
     scale = model.codec.space.coordinates * math.log(2)
     mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found))) if len(found) > 1 else math.nan
     return {"records": len(found), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
-            "accuracy": None}
+            "of": "p(x)" if model.label is None else "p(x | y)", "accuracy": None}
 
 
 def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:
     """Settles what was left open, and writes it down."""
     config, training, forecast = settle(built, task.config, task.learning, task.encoded.train, task.engine, place,
                                         began=task.began)
-    task.journal.event("forecast", **vars(forecast), config=plain(config), training=vars(training))
+    task.journal.event("forecast", **vars(forecast), disk=forecast.disk, config=plain(config), training=vars(training))
     settled = {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config), "training": vars(training)}
-    try:
-        (place / SETTINGS).write_text(json.dumps(settled, indent=1, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(error, place) from error
+    rewrite(place / SETTINGS, (json.dumps(settled, indent=1, default=str) + "\n").encode())
     return {"config": settled["config"], "training": settled["training"]}
 
 
@@ -112,7 +112,7 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        before, data_before = found["asked"], found["data"]
+        before, data_before, *_ = (found[name] for name in ("asked", "data", "config", "training"))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptStore("CKPT_CORRUPT", f"{printable(path)} is damaged.", "Begin anew with --restart.") from error
     now = json.loads(json.dumps(task.asked, default=str))

@@ -11,6 +11,7 @@ Networks are wrapped, never the family: the hooks fire on a network's `forward`,
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,9 +103,13 @@ class Engine:
                 processes.broadcast(tensor.detach(), src=0)
             if sharded:
                 from torch.distributed.fsdp import fully_shard
+                for block in _blocks(network):
+                    fully_shard(block)
                 fully_shard(network)
             else:
-                networks[name] = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # newer versions have another name for broadcast_buffers
+                    networks[name] = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def unwrap(self, networks: nn.ModuleDict) -> None:
         """Undoes `wrap` for networks that were not sharded."""
@@ -175,13 +180,19 @@ class Engine:
     def set(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         """Sets tensors by name to whole values."""
         with torch.no_grad():
-            for name, value in values.items():
-                tensors[name].copy_(self.part(value, tensors[name]))
+            for name in sorted(values):  # sharding sends, so the order is the same on every rank
+                tensors[name].copy_(self.part(values[name], tensors[name]))
 
     def close(self) -> None:
         """Leaves the group; the process is then on its own."""
         if self.ranks > 1:
             processes.destroy_process_group()
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks in lists of a network, which are gathered one at a time where weights are shared out."""
+    blocks = [block for each in network.modules() if isinstance(each, nn.ModuleList) for block in each]
+    return [block for block in blocks if type(block).forward is not nn.Module.forward]
 
 
 def _sharded() -> Any:

@@ -31,6 +31,7 @@ from .statistics import Split
 __all__ = ["Forecast", "Training", "seconds_of", "settle"]
 
 COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a copy while previews are made
+SAVING = 8  # of the parameters while a checkpoint is written: raw, two moments and the average, and the file of these
 PROBED = 16  # records that are measured
 NUMBERS = 1 << 18  # in a batch, about
 BATCHES = (32, 256)  # records a step
@@ -75,6 +76,11 @@ class Forecast:
     parameters: int
     model_bytes: int
     state_bytes: int
+
+    @property
+    def disk(self) -> int:
+        """The most bytes that a run has on disk: two models and three checkpoints, while new ones take the place of old."""
+        return 2 * self.model_bytes + 3 * self.state_bytes
 
 
 @dataclass(frozen=True)
@@ -239,7 +245,8 @@ def _rounds(rounds: int, records: int, probe: _Probe, limit: int) -> tuple[int, 
     """As many rounds of a step of `records` as memory asks for, and the bytes that it then takes. Raises BadConfig PLAN_MEMORY
     where one record at a time is too much."""
     def need(rounds: int) -> int:
-        return int(4 * COPIES * probe.parameters + 1.5 * probe.bytes * -(-records // rounds))
+        learning = 4 * COPIES * probe.parameters + 1.5 * probe.bytes * -(-records // rounds)
+        return int(max(learning, 4 * SAVING * probe.parameters))
     while need(rounds) > limit and rounds < records:
         rounds *= 2
     if need(rounds) > limit:
@@ -267,7 +274,7 @@ def _check_disk(folder: Path | None, forecast: Forecast) -> None:
     if folder is None:
         return
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    need, free = forecast.model_bytes * 2 + forecast.state_bytes * 2, shutil.disk_usage(there).free
+    need, free = forecast.disk, shutil.disk_usage(there).free
     if need > free:
         raise BadConfig("PLAN_DISK", f"The run will write {need / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free at {there}.",
                         "Choose a folder on another disk, or lower 'width'.")

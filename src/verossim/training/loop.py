@@ -10,7 +10,9 @@ tensors and this number. The loss of a batch is the mean over its units, on all 
 """
 
 import contextlib
+import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,7 +33,7 @@ from .guard import Guard
 from .journal import Journal
 from .optimizers import Optimizers, rate
 from .statistics import Split, subsample
-from .stopping import Stop, stopping
+from .stopping import SIGNALS, Stop, stopping
 
 __all__ = ["Course", "Settled", "train"]
 
@@ -39,6 +41,7 @@ STREAMS = 1 << 62  # training draws from other streams than sampling does
 TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
 REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
 SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
+CURVE = 1000  # points of the curve that are kept
 NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
 
@@ -74,19 +77,18 @@ class Course:
 
 def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
           engine: Engine | None = None, journal: Journal | None = None, checkpoints: Checkpoints | None = None,
-          settings: Mapping[str, Any] | None = None, show: Callable[[int], None] | None = None,
-          publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
+          show: Callable[[int], None] | None = None, publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
     """Learns until `config.samples` records have been seen, from where the newest of `checkpoints` stands.
 
     batches : from a number of records seen, this rank's share of every global batch from there on. data : the records, of
-    which some are measured before learning. settings : what is written into each checkpoint. show : called on the first rank
-    with the records seen, while the family holds the averaged weights; not where they are sharded. publish : called on the
-    first rank after each save, with what ships: averaged weights and buffers by their names in `family.state_dict()`.
+    which some are measured before learning. show : called on the first rank with the records seen, while the family holds the
+    averaged weights; not where they are sharded. publish : called on the first rank after each save, with what ships: averaged
+    weights and buffers by their names in `family.state_dict()`.
 
     The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
     CannotWrite when the last save fails.
     """
-    run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, dict(settings or {}), show, publish)
+    run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, show, publish)
     family.train()
     with stopping() as stop, untouched(), run.prepared(data):
         source = batches(run.samples)
@@ -98,7 +100,6 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
             if "done" in due:
                 break
             run.learn(next(source))
-        run.interrupted = stop.signal
     return run.finished()
 
 
@@ -106,10 +107,10 @@ class _Run:
     """The state of a run and the four things done with it."""
 
     def __init__(self, family: LearnsByGradient, config: Settled, seed: int, engine: Engine, journal: Journal,
-                 checkpoints: Checkpoints | None, settings: dict[str, Any], show: Callable[[int], None] | None,
+                 checkpoints: Checkpoints | None, show: Callable[[int], None] | None,
                  publish: Callable[[dict[str, Tensor]], None] | None):
         self.family, self.config, self.seed, self.engine, self.journal = family, config, seed, engine, journal
-        self.checkpoints, self.settings, self.shown, self.published = checkpoints, settings, show, publish
+        self.checkpoints, self.shown, self.published = checkpoints, show, publish
         self.total, self.batch, self.rounds = config.samples, config.batch, config.accumulate
         self.samples = self.steps = self.skipped = 0
         self.interrupted: int | None = None
@@ -132,6 +133,7 @@ class _Run:
         if self.config.compiled:
             for network in family.networks.values():
                 network.compile()
+        self.whole = copy.deepcopy(family.networks) if self.config.sharded and engine.ranks > 1 else None
         kept = family.state_dict().keys()
         self.buffers = {name: buffer for name, buffer in family.named_buffers() if name in kept}
         engine.wrap(family.networks, self.config.sharded)
@@ -180,11 +182,14 @@ class _Run:
         "done" at the end, or when any rank was asked to stop."""
         now = time.monotonic()
         due = {what for what, when in self.due.items() if self.engine.first and now >= when}
-        due |= {"stop"} if stop.signal is not None else set()
+        self.interrupted = stop.signal
         if self.engine.ranks > 1:
-            flags = self.engine.sum({what: torch.tensor(float(what in due)) for what in (*self.due, "stop")})
-            due = {what for what, flag in flags.items() if flag}
-        return {*self.due, "done"} if "stop" in due or self.samples >= self.total else due
+            flags = {what: torch.tensor(float(what in due)) for what in self.due}
+            numbers = {f"signal {n}": torch.tensor(float(stop.signal == n)) for n in SIGNALS}
+            asked = {what for what, flag in self.engine.sum({**flags, **numbers}).items() if flag}
+            due = {what for what in self.due if what in asked}
+            self.interrupted = next((n for n in SIGNALS if f"signal {n}" in asked), None)
+        return {*self.due, "done"} if self.interrupted is not None or self.samples >= self.total else due
 
     def learn(self, batch: Batch) -> None:
         """One step of every turn on one global batch, of which `batch` is this rank's share."""
@@ -194,8 +199,9 @@ class _Run:
         first = self.samples + self.engine.rank * self.batch // self.engine.ranks
         noise = Noise((self.seed + STREAMS) % (1 << 63), len(batch.x), first)
         batch = self.engine.placed(Batch(batch.x, batch.condition, batch.units, batch.index, noise))
+        assert batch.noise is not None
         for number, turn in enumerate(self.family.turns):
-            noise.drawn = number * TURN_WORDS
+            batch.noise.drawn = number * TURN_WORDS
             self.turn(batch, replace(turn, progress=self.samples / self.total))
         self.samples += self.batch
         self.steps += 1
@@ -206,7 +212,7 @@ class _Run:
     def turn(self, batch: Batch, turn: Turn) -> None:
         """One step of one turn, unless it would bring in numbers that are not finite or leap."""
         optimizers, learning = self.optimizers.of[turn.name], self.optimizers.parameters[turn.name]
-        units = self.engine.sum({"units": batch.units.sum()})["units"]
+        units = self.engine.sum({"units": batch.units.sum()})["units"].clamp(min=1e-12)  # records of no weight teach nothing
         names, sums = self.gradient(batch, turn, self.engine.ranks * units.reciprocal())
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
@@ -252,7 +258,7 @@ class _Run:
     def rounded(self, batch: Batch, turn: Turn, scale: Tensor) -> tuple[list[str], Tensor]:
         """The same in a given number of rounds."""
         names, sums = list[str](), torch.zeros(())
-        cuts = _cuts(len(batch.x), self.rounds)
+        cuts = _cuts(len(batch.x), min(self.rounds, self.batch // self.engine.ranks))  # the same number on every rank
         for cut in cuts:
             piece = _piece(batch, cut) if len(cuts) > 1 else batch
             with self.engine.synced(self.family.networks, turn.networks, cut is cuts[-1]):
@@ -294,6 +300,8 @@ class _Run:
         speed = steps * self.batch / max(now - self.since, 1e-9)
         self.since = now
         self.curve.append((self.samples, loss, bits if math.isfinite(bits) else None))
+        if len(self.curve) > CURVE:
+            del self.curve[::2]
         self.journal.event("progress", samples=self.samples, total=self.total, loss=loss, bits=bits, parts=means,
                            samples_per_second=speed, seconds_left=(self.total - self.samples) / speed, memory=_resident())
 
@@ -318,6 +326,8 @@ class _Run:
             **{f"buffer/{name}": value for name, value in self.buffers.items()},
             **{f"optimizer/{name}": self.engine.whole(value) for name, value in self.optimizers.tensors().items()},
         }
+        if not all(value.isfinite().all() for value in tensors.values() if value.is_floating_point()):
+            return self.retreat()  # on every rank, for all have the same
         if self.engine.first:
             with self.forgiven(due):
                 self.checkpoints.save(Checkpoint(self.samples, self.plain(), tensors))
@@ -340,7 +350,7 @@ class _Run:
 
     def plain(self) -> dict[str, Any]:
         """The state that is not tensors."""
-        return {**self.settings, "total": self.total, "steps": self.steps, "skipped": self.skipped, "rounds": self.rounds,
+        return {"total": self.total, "steps": self.steps, "skipped": self.skipped, "rounds": self.rounds,
                 "seconds": self.elapsed(), "guard": self.guard.plain(), "curve": self.curve, "scaler": self.scaler.state_dict()}
 
     def elapsed(self) -> float:
@@ -348,8 +358,14 @@ class _Run:
         return self.seconds + time.monotonic() - self.began
 
     def finished(self) -> Course:
-        """Sets the averaged weights for good, and says how it went."""
-        self.engine.set(self.parameters, self.average.tensors)
+        """Sets the averaged weights for good, in whole networks, and says how it went."""
+        if self.whole is None:
+            self.engine.set(self.parameters, self.average.tensors)
+        else:
+            averages = {name: self.engine.whole(value) for name, value in self.average.tensors.items()}
+            for name, network in self.whole.items():
+                self.family.networks[name] = network
+            self.engine.set(dict(self.engine.named(self.whole)), averages)
         self.family.eval()
         return Course(self.samples, self.steps, self.skipped, self.guard.retreats, self.elapsed(), self.interrupted, self.curve)
 
@@ -359,8 +375,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _cuts(count: int, rounds: int) -> list[slice]:
-    """`rounds` nearly equal slices of `count` records, none empty."""
-    rounds = min(rounds, count)
+    """`rounds` nearly equal slices of `count` records."""
     return [slice(r * count // rounds, (r + 1) * count // rounds) for r in range(rounds)]
 
 
@@ -371,6 +386,8 @@ def _piece(batch: Batch, rows: slice) -> Batch:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds."""
+    """The most bytes of memory that the process has held, or where it has a GPU, of that one's."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

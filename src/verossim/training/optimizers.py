@@ -3,7 +3,7 @@
 AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019) for everything, or Muon (Jordan et al., 2024)
 for the matrices inside and AdamW for the rest. Both are PyTorch's own.
 
-    rate(n) = peak * min(1, n / warm-up) * min(1, (total - n) / cool-down)
+    rate(n) = peak * min(1, (n + batch) / warm-up, (total - n) / cool-down)        n: records seen before the step
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,9 +65,9 @@ class Optimizers:
         owner = {p: optimizer for optimizer in self.each() for group in optimizer.param_groups for p in group["params"]}
         for optimizer in self.each():
             optimizer.state.clear()
-        for name, value in tensors.items():
+        for name, value in sorted(tensors.items()):  # the same order on every rank
             parameter = parameters[name.rpartition("/")[0]]
-            placed = value.clone() if value.ndim == 0 else engine.part(value, parameter)
+            placed = value.to(parameter.device, copy=True) if value.ndim == 0 else engine.part(value, parameter)
             owner[parameter].state[parameter][name.rpartition("/")[2]] = placed
 
 

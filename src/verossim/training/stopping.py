@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["Stop", "stopping"]
+__all__ = ["SIGNALS", "Stop", "stopping"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
@@ -35,7 +37,7 @@ def stopping() -> Iterator[Stop]:
         stop.signal = number
         signal.signal(number, before[number])
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
     finally:

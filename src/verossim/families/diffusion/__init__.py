@@ -30,7 +30,7 @@ from .completion import Completion
 from .denoiser import Denoiser, Preconditioned, Standard, wide
 from .flow import FlowMap
 from .guidance import Guided, Unconditional
-from .levels import Levels
+from .levels import levels_of
 from .likelihood import Judge, gaussian_nats, saving
 from .schedule import SCHEDULES
 from .solver import STEPS, evenly, legs, solve
@@ -122,13 +122,13 @@ class Diffusion(LearnsByGradient):
         known, standard, denoiser = ~unknown, self.standard, self.denoiser
         x = torch.where(unknown, self.centre, batch.x.to(self.centre))
         u = batch.noise.uniform(2, dtype=torch.float64)
-        levels = Levels(self.config.schedule, self.schedule, standard.spread)
+        levels = levels_of(self.config.schedule, self.schedule, standard.spread)
         r = levels.ratio(u[:, 0])
         ratio, q = r.to(x), levels.density(r).to(x)
         eps = batch.noise.normal(*x.shape[1:]).to(x)
         y = self._condition(batch.condition)
         x_r = x + wide(ratio, x) * eps
-        D = denoiser(x_r, ratio, y if y is None else dropped(y, u[:, 1].to(x), self.config.drop))
+        D = denoiser(x_r, ratio, dropped(y, u[:, 1].to(x), self.config.drop) if self.training else y)
         missed = torch.where(known, D - x, 0.0).square().flatten(1).sum(dim=1)
         with torch.no_grad():
             saved = saving(standard, x, x_r, D, ratio, known) / q

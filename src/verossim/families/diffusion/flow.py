@@ -16,7 +16,7 @@ random signs. The steps, of Runge and Kutta's method of fourth order, are even i
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -90,13 +90,14 @@ class FlowMap:
         B, d = w.flatten(1).shape
         several = max(1, ROWS // max(B, 1))  # entries at a time: few records make short work of a whole network
         total = w.new_zeros(B)
-        for entries in torch.eye(d, dtype=w.dtype, device=w.device).split(several):
-            n = len(entries)
-            y = None if self.y is None else self.y.repeat(n, *(1,) * (self.y.ndim - 1))
-            e = entries.repeat_interleave(B, dim=0).view(n * B, *w.shape[1:])
-            F, form = replace(self, y=y)._form(w.repeat(n, *(1,) * (w.ndim - 1)), angle, e)
-            total = total + form.view(n, B).sum(dim=0)
-        return -F[:B], -total
+        with torch.enable_grad():
+            w = w.detach().requires_grad_()
+            F = self.residual(w, angle)
+            for entries in torch.eye(d, dtype=w.dtype, device=w.device).split(several):
+                e = entries[:, None].expand(-1, B, -1).reshape(-1, *w.shape)
+                rows = torch.autograd.grad(F, w, e, retain_graph=True, is_grads_batched=True)[0]
+                total = total + (rows * e).flatten(2).sum(dim=(0, 2))
+        return -F.detach(), -total
 
     def _form(self, w: Tensor, angle: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, *event) and e' dF/dw e (B,)."""

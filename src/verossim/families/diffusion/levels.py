@@ -11,6 +11,7 @@ that weighs all levels by q and network outputs of unit variance makes good samp
 is told from the same evaluations by the weight 1 / q. The even share bounds that weight.
 """
 
+import functools
 import math
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from .schedule import Schedule
 
-__all__ = ["Even", "Levels"]
+__all__ = ["Even", "Levels", "levels_of"]
 
 SHARE = 0.1  # of the draws that are even
 NORMAL = {"ve": (-0.5, 1.2), "flow": (0.0, 1.0)}  # mean of ln(r / spread), and deviation
@@ -77,3 +78,9 @@ class Levels:
         z = (ratio.log() - self.mean) / self.deviation
         density = (-z.square() / 2).exp() / (self.deviation * math.sqrt(2 * math.pi))
         return density / (self.tails[1] - self.tails[0])
+
+
+@functools.lru_cache(maxsize=16)
+def levels_of(name: str, schedule: Schedule, spread: float) -> Levels:
+    """The same for the same, since every step of learning asks."""
+    return Levels(name, schedule, spread)

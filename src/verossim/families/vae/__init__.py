@@ -92,7 +92,7 @@ class VAE(LearnsByGradient):
         """-log p(x | z) + beta KL, a record; "nats" is the whole bound, beta = 1."""
         assert batch.noise is not None
         y = batch.condition
-        if y is not None:
+        if y is not None and self.training:
             y = dropped(y, batch.noise.uniform().to(self.centre), self.config.drop)
         down = self._drawn(batch.x, y, batch.noise, 1)
         log_p = self.head.log_prob(down.parameters, batch.x)
@@ -154,8 +154,9 @@ class VAE(LearnsByGradient):
             return self._nearest(self.head.value(self.head.mean(down.parameters)))
 
     def health(self, x: Tensor, condition: Tensor | None = None) -> dict[str, Any]:
-        """What the latents are used for, over records x (B, *event): units that move with x (the variance over records of the
-        encoder's mean is above 0.01: Burda et al., arXiv:1509.00519) of all there are, and the nats of each level."""
+        """What the latents are used for, over at least two records x (B, *event): units that move with x (the variance over
+        records of the encoder's mean is above 0.01: Burda et al., arXiv:1509.00519) of all there are, and the nats of each
+        level."""
         down = self._expected(x, condition)
         moving = [int((mean.flatten(1).var(dim=0) > 0.01).sum()) for mean in down.means]
         return {"active_units": sum(moving), "units": self.units, "active_by_level": moving,
