@@ -117,6 +117,8 @@ class Refused(VerossimError):
 def near(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: up to three near names, then what exists."""
     known = sorted(known)
+    if not known:
+        return "There are none."
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")

@@ -125,6 +125,9 @@ def _not_a_model(names: set[str], folder: str | Path) -> CorruptStore:
     if "provenance.json" in names:
         return CorruptStore("CKPT_KIND", f"{printable(folder)} holds what a model made, not a model.",
                             "Give the folder that `fit` or `save` wrote.")
+    if "settings.json" in names:
+        return CorruptStore("CKPT_MISSING", f"{printable(folder)} is a run that has not saved its model yet.",
+                            "Wait for its first save, or go on with it by the command that began it.")
     if names & set(FILES):
         return CorruptStore("CKPT_MISSING", f"{printable(folder)} lacks {MANIFEST}: not all of the model is there.",
                             "Copy the whole folder again.")

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -437,3 +439,70 @@ def test_a_mask_that_claims_too_many_pixels_is_never_decoded(asked, home, tmp_pa
     Image.new("1", (9000, 9000)).save(tmp_path / "masks" / "a.png")
     said = asked("complete", home / "images", tmp_path / "pictures", "--mask", tmp_path / "masks", "-o", tmp_path / "out")
     assert [problem["code"] for problem in said["problems"]] == ["IMG_TOO_LARGE"] and said["filled"] == 0
+
+
+def test_a_table_with_decimal_commas_goes_round(say, asked, tmp_path):
+    """What is sampled and completed is written as the table was, and the model reads it, and a table with points too."""
+    rng = np.random.default_rng(3)
+    rows = [["id", "score", "kind"], *([f"c{n:04d}", f"{v:.3f}".replace(".", ","), "ab"[n % 2]]
+                                       for n, v in enumerate(rng.normal(0, 1, 200)))]
+    rows[7][1] = ""
+    (tmp_path / "eu.csv").write_text("\n".join(";".join(row) for row in rows) + "\n", encoding="utf-8")
+    assert say("fit", tmp_path / "eu.csv", "-o", tmp_path / "model", "--components", "1")[0] == 0
+    assert say("complete", tmp_path / "model", tmp_path / "eu.csv", "-o", tmp_path / "filled.csv")[0] == 0
+    assert say("sample", tmp_path / "model", "-n", "40", "-o", tmp_path / "made.csv")[0] == 0
+    filled = [row.split(";")[1] for row in (tmp_path / "filled.csv").read_text().splitlines()[1:]]
+    assert all("," in cell and "." not in cell for cell in filled)
+    for name, count in (("filled.csv", 200), ("made.csv", 40)):
+        assert asked("log-prob", tmp_path / "model", tmp_path / name)["records"] == count
+    write(tmp_path / "points.csv", [["score", "kind"], ["0.25", "a"], ["-1.5", "b"]])  # and without the identifier
+    assert asked("log-prob", tmp_path / "model", tmp_path / "points.csv")["records"] == 2
+    assert say("fit", tmp_path / "filled.csv", "-o", tmp_path / "again", "--components", "1")[0] == 0
+    means = [float(Model.load(tmp_path / name).codec.columns[1].std) for name in ("model", "again")]
+    assert means[0] == pytest.approx(means[1], rel=0.05)
+
+
+def test_samples_of_a_parquet_file_of_large_strings(say, tmp_path):
+    table = pa.table({"name": pa.array([f"=n{n:03d}" for n in range(60)], pa.large_string()), "v": np.arange(60.0) % 7})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert say("fit", tmp_path / "t.parquet", "-o", tmp_path / "model", "--components", "1")[0] == 0
+    status, _, err = say("sample", tmp_path / "model", "-n", "5", "-o", tmp_path / "s.csv")
+    assert status == 0, err
+
+
+def test_what_an_overwrite_was_for_is_moved_aside_and_told(say, home, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "holiday.txt").write_text("sun")
+    status, _, err = say("sample", home / "images", "-n", "2", "-o", tmp_path / "mine", "--overwrite")
+    assert status == 0 and "MOVED_ASIDE" in err and "mine.old" in err
+    assert (tmp_path / "mine.old" / "holiday.txt").read_text() == "sun"
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["fit", "{home}/people.csv", "-o", "{out}", "--samples", "300"], "vae"),
+    (["fit", "{home}/people.csv", "-o", "{out}", "--schedule", "vp"], "for diffusion; family 'gmm'"),
+    (["fit", "{home}/people.csv", "-o", "{out}", "--device", "tpu"], "cpu"),
+    (["fit", "{home}/people.csv", "-o", "{out}", "--device", "cuda"], "learns on the CPU"),
+    (["fit", "{home}/people.csv", "-o", "{out}", "--device", "cuda", "--family", "vae"], "GPU"),
+    (["fit", "{home}/people.csv", "-o", "{home}/table", "--family", "vae"], "is no run"),
+    (["fit", "{home}/people.csv", "-o", "{home}", "--family", "vae"], "is no run"),
+    (["sample", "{home}/table", "-n", "3", "-o", "{out}.xlsx"], ".csv"),
+    (["sample", "{home}/table", "-n", "3", "-o", "{out}", "--steps", "4"], "There are none"),
+    (["log-prob", "{home}/images", "{home}/people.csv"], "Give pictures"),
+    (["log-prob", "{home}/table", "{home}/pictures"], "Give a table"),
+])
+def test_what_belongs_elsewhere_is_told(say, home, tmp_path, words, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, _, err = say(*(word.format(home=home, out=tmp_path / "out") for word in words))
+    assert status not in (0, 1, 70) and told in err and "Traceback" not in err, (status, err)
+
+
+def test_a_problem_says_its_place_once(say, home, tmp_path):
+    write(tmp_path / "bad.csv", [["height", "shoe", "town", "kind"], ["tall", "40", "B", "short"]])
+    status, _, err = say("log-prob", home / "table", tmp_path / "bad.csv")
+    assert status != 0 and err.count("record 1") == 1, err
+
+
+def test_nothing_to_fill_is_said(say, home, tmp_path):
+    status, _, err = say("complete", home / "images", home / "pictures", "-o", tmp_path / "out")
+    assert status == 0 and "Nothing was unknown" in err

@@ -211,16 +211,47 @@ def test_turns_learn_by_themselves_and_are_reported_by_name():
 
 
 def test_after_too_many_bad_steps_weights_go_back_and_the_rate_is_halved(tmp_path):
-    run(tmp_path, stop_after(family(), 50))
-    made, said, data = family(), [], numbers()
-    kept = held(tmp_path)
-    seen = iter(range(10**6))
-    made.poison = lambda batch: next(seen) < 22
-    course = train(made, stream(data, 32), settled(), data=data, seed=5, checkpoints=Checkpoints(tmp_path),
-                   journal=Journal(None, said.append))
+    made, said, data, seen, after = family(), [], numbers(), iter(range(10**6)), []
+
+    def bad(batch) -> bool:
+        step = next(seen)
+        if step in (50, 70):
+            after.append([p.detach().clone() for p in made.parameters()])
+        return 50 <= step < 70
+    made.poison = bad
+    course = train(made, stream(data, 32), settled(), data=data, seed=5, journal=Journal(None, said.append))
     retreat = next(e for e in said if e["event"] == "retreat")
-    assert course.retreats == 1 and retreat["rate"] == 0.5e-3
-    assert retreat["to"] < retreat["samples"] and "raw/net.0.weight" in kept
+    assert course.retreats == 1 and retreat["rate"] == 0.5e-3 and retreat["to"] == "average" and retreat["samples"] == 70 * 32
+    run(tmp_path, stop_after(family(), 49))  # its weights after 50 steps, and their average, are those of the run that failed
+    average = {name: value for name, value in held(tmp_path).items() if name.startswith("average/")}
+    raw = {name: value for name, value in held(tmp_path).items() if name.startswith("raw/")}
+    for before, now, name in zip(*after, [n for n, _ in made.networks.named_parameters()], strict=True):
+        assert torch.equal(before, raw[f"raw/{name}"]) and torch.equal(now, average[f"average/{name}"])
+
+
+def test_a_run_that_retreats_is_the_same_wherever_it_was_stopped(tmp_path):
+    def learned(folder, stop=None):
+        made, data, config = family(), numbers(), settled()
+
+        def bad(batch) -> bool:
+            first = int(batch.index[0])
+            return first in BAD and made.training
+        made.poison = bad
+        if stop is not None:
+            inner, count = made.poison, iter(range(10**6))
+
+            def stopping(batch) -> bool:
+                if next(count) == stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return inner(batch)
+            made.poison = stopping
+        return train(made, stream(data, 32), config, data=data, seed=5, checkpoints=Checkpoints(folder))
+    BAD = {32 * step % 500 for step in range(0, 60, 2)}
+    whole = learned(tmp_path / "whole")
+    assert whole.retreats >= 1
+    learned(tmp_path / "cut", stop=30)
+    assert learned(tmp_path / "cut").retreats == whole.retreats
+    assert same(held(tmp_path / "whole"), held(tmp_path / "cut"))
 
 
 def test_it_ends_as_diverged_where_nothing_helps(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import read_toml
 from ..errors import BadConfig, near, printable
 
-__all__ = ["SUFFIXES", "assignment", "assignments", "from_file", "knobs_of", "spelled_out", "table_format"]
+__all__ = ["SUFFIXES", "assignment", "assignments", "elsewhere", "from_file", "knobs_of", "spelled_out", "table_format"]
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
@@ -42,6 +42,7 @@ def _setting(option: str, arguments: list[str], own: set[str]) -> str:
     name = option.removeprefix("--").replace("-", "_")
     known = knobs_of(_family(arguments))
     if name not in known:
+        elsewhere(name, f"--{name.replace('_', '-')}", _family(arguments))
         options = {f"--{knob.replace('_', '-')}" for knob in known} | {o for o in own if o.startswith("--") and o != "--"}
         raise BadConfig("USAGE", f"There is no option {printable(option)}.", near(option, options))
     return name
@@ -63,6 +64,15 @@ def knobs_of(family: str) -> dict[str, Any]:
     learner = FAMILIES.load(family)
     kinds = [*(member.Config for member in members), learning_of(learner), learner.Config]
     return {name: field for kind in kinds for name, field in knobs(kind).items()}
+
+
+def elsewhere(name: str, said: str, family: str) -> None:
+    """Raises BadConfig USAGE where other families have such a setting."""
+    from ..shelves import FAMILIES
+    having = [other for other in FAMILIES.names() if other != family and name in knobs_of(other)]
+    if having:
+        raise BadConfig("USAGE", f"{said} is for {' and '.join(having)}; family '{printable(family)}' has no such setting.",
+                        f"Say --family {having[0]}, or leave it out.")
 
 
 def assignment(text: str, option: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from ..safety import gate, release, release_file
 from ..spaces import Problem, Records
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank
-from .records import provenance, warn_of_formulas, write_table
+from .records import provenance, tell_aside, warn_of_formulas, write_table
 
 __all__ = ["complete"]
 
@@ -54,6 +54,7 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
         with release(output, made, overwrite) as out:
             for name, picture in filled.pictures(model, opened, seed):
                 out.add(name, gate.png(picture))
+        tell_aside(voice, out)
     else:
         kind = table_format(output, None)
         with release_file(output, made, overwrite) as file:
@@ -63,6 +64,9 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
     voice.problems(model.problems)
     how, values = "draws" if seed is not None else "means", "pixels" if pictures else "cells"
     voice.say(f"{filled.records:,} records, {filled.values:,} {values} filled in with {how}: {printable(output)}")
+    if not filled.values and not filled.left:
+        voice.note("Nothing was unknown. " + ("Make what is to be filled in transparent, or give --mask FOLDER, white there."
+                                             if pictures else "Leave the cells that are to be filled in empty."))
     if filled.left:
         voice.warn(f"LEFT_AS_IT_WAS: {filled.left:,} of the records could not be used and are written unchanged.")
     return {"output": output, "records": filled.records, "filled": filled.values, "left": filled.left, "how": how,
@@ -77,16 +81,20 @@ class _Filled:
 
     def tables(self, model: Model, opened: data.Source, seed: int | None) -> Iterator[pa.Table]:
         """Blocks of the source as it is, missing cells replaced."""
+        commas = {column.name for column in model.codec.columns if getattr(column, "form", "") == "comma"}
         completed = model.fill(opened, seed)
         known, filled = next(completed, (None, None))
         for block in opened.blocks(BLOCK):
             self.records += len(block)
-            columns = dict(block.columns)
+            columns: dict[str, Any] = dict(block.columns)
             if known is not None and filled is not None and known.first == block.first and known.origin == block.origin:
                 rows = np.asarray(data.rows_of(block, known))
                 self.left += len(block) - len(rows)
-                for name in known.columns:
-                    columns[name] = self._patched(columns[name], rows, known.columns[name], filled.columns[name])
+                for name in known.columns.keys() & columns.keys():
+                    made: Any = filled.columns[name]
+                    if name in commas and pa.types.is_string(columns[name].type):
+                        made = pc.replace_substring(made.cast(pa.string()), ".", ",")
+                    columns[name] = self._patched(columns[name], rows, known.columns[name], made)
                 known, filled = next(completed, (None, None))
             else:
                 self.left += len(block)

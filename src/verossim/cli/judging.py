@@ -185,5 +185,5 @@ def _saved(voice: Voice, output: str | None) -> None:
 
 
 def _nothing(model: Model, what: str) -> BadData:
-    first = f"The first problem: {printable(model.problems[0].where)}: {model.problems[0].message}" if model.problems else ""
+    first = f"The first problem: {model.problems[0].message} {model.problems[0].hint}".rstrip() if model.problems else ""
     return BadData("DATA_EMPTY", f"No record of the source can be {what}.", first)

@@ -13,7 +13,7 @@ from ..safety import contact_sheet, gate, release, release_file
 from ..spaces import Records
 from .arguments import SUFFIXES
 from .console import Voice, first_rank
-from .records import class_of, guarded, provenance, write_table
+from .records import class_of, guarded, provenance, tell_aside, write_table
 
 __all__ = ["decode", "encode", "interpolate"]
 
@@ -60,7 +60,7 @@ def _latents(path: str) -> torch.Tensor:
     except FileNotFoundError as error:
         raise BadData("DATA_MISSING", f"{printable(path)} does not exist.") from error
     except (OSError, ValueError, EOFError) as error:
-        raise BadData("DATA_FORMAT", f"{printable(path)} holds no latents: {printable(error)}.",
+        raise BadData("DATA_FORMAT", f"{printable(path)} is no .npy file of numbers.",
                       "Give a .npy file as `verossim encode` writes it.") from error
     if not isinstance(z, np.ndarray) or z.dtype.kind != "f" or not np.isfinite(z).all():
         raise BadData("DATA_FORMAT", f"{printable(path)} does not hold finite numbers.",
@@ -79,11 +79,13 @@ def _written(voice: Voice, model: Model, records: Records, output: str, source: 
             for number, picture in enumerate(pictures):
                 out.add(f"{number:06d}.png", gate.png(picture))
             out.add("strip.png", gate.png(contact_sheet(pictures)))
+        tell_aside(voice, out)
     elif named:
         with release_file(output, source, overwrite) as file:
             write_table(file, guarded(voice, [to_table(records)]), SUFFIXES[Path(output).suffix.lower()])
     else:
         with release(output, source, overwrite) as out:
             write_table(out.path("records.csv"), guarded(voice, [to_table(records)]), "csv")
+        tell_aside(voice, out)
     voice.say(f"{len(records):,} records: {printable(output)}")
     return {"output": output, "count": len(records)}

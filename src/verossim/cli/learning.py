@@ -11,7 +11,7 @@ from ..folders import writable
 from ..model import Model, fit
 from ..shelves import FAMILIES
 from ..training import Journal
-from .arguments import assignment, from_file, knobs_of
+from .arguments import assignment, elsewhere, from_file, knobs_of
 from .console import Voice, first_rank, told
 from .narrating import narrator
 
@@ -37,6 +37,7 @@ def requested(given: Mapping[str, Any], settings: list[str], config: str | None)
     asked |= dict(assignment(setting, "--set") for setting in settings)
     known = {*OPTIONS, *knobs_of(asked.get("family", "gmm"))}
     for name in asked.keys() - known:
+        elsewhere(name, f"'{printable(name)}'", asked.get("family", "gmm"))
         raise BadConfig("CONFIG_KEY", f"There is no setting '{printable(name)}'.", near(name, known))
     for name, meaning in (("source", "the data to learn from"), ("output", "a folder for the model: -o FOLDER")):
         if name not in asked:

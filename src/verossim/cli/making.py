@@ -15,13 +15,14 @@ from ..seeds import check_seed
 from ..spaces import Records
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank
-from .records import class_of, folder_names, guarded, provenance, write_table
+from .records import class_of, folder_names, guarded, provenance, tell_aside, write_table
 
 __all__ = ["sample"]
 
 BLOCK = {"image": 1024, "table": 65_536}  # records drawn at a time
 STEPWISE = 64  # the same where each takes many steps, so that progress is seen
 SHEET = 1024  # pictures of a contact sheet at most
+STRANGERS = {".xlsx", ".xls", ".ods", ".json", ".jsonl", ".tsv", ".txt", ".feather", ".arrow", ".npy", ".npz", ".zip", ".png"}
 SHOWN = 40  # rows of a table on a terminal
 
 
@@ -39,6 +40,8 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
     if pictures and (format or Path(output or "").suffix.lower() in SUFFIXES):
         raise BadConfig("USAGE", "This is a model of pictures, which go into a folder.", "Give a folder: -o FOLDER.")
     kind = table_format(output, format)
+    if not pictures and Path(output or "").suffix.lower() in STRANGERS:
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .csv or .parquet, or give a folder.")
     blocks = _drawn(voice, model, n, wanted, seed, settings)
     tables = guarded(voice, map(to_table, blocks)) if kind == "csv" else map(to_table, blocks)
     source = provenance("sample", path, model, seed, n=n, condition=condition, **settings)
@@ -47,12 +50,14 @@ def sample(voice: Voice, path: str, n: int, output: str | None, condition: str |
     if pictures:
         with release(output, source, overwrite) as out:
             _write_pictures(out, model, blocks)
+        tell_aside(voice, out)
     elif Path(output).suffix.lower() in SUFFIXES:
         with release_file(output, source, overwrite) as file:
             write_table(file, tables, kind)
     else:
         with release(output, source, overwrite) as out:
             write_table(out.path(f"samples.{kind}"), tables, kind)
+        tell_aside(voice, out)
     voice.quiet_bars()
     voice.say(f"{n:,} records: {printable(output)}")
     return {"output": output, "count": n, "provenance": vars(source)}

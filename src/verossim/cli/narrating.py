@@ -20,8 +20,9 @@ def narrator(voice: Voice) -> Listen:
         "candidate left out": lambda e: voice.note(f"candidate left out, {_differences(e['settings'])}: {e['why']}"),
         "forecast": lambda e: _forecast(voice, e), "progress": lambda e: _progress(voice, e),
         "resumed": lambda e: voice.note(f"going on from {e['samples']:,} of {e['total']:,} records"),
-        "retreat": lambda e: voice.warn(f"RETREAT: too many steps failed; the weights went back to those after {told(e['to'])} "
-                                        f"records, and the rate to {told(e['rate'])}."),
+        "retreat": lambda e: voice.warn(f"RETREAT: too many steps failed; the weights went back to "
+                                        f"{'their average' if e['to'] == 'average' else 'the last that were saved'}, and the "
+                                        f"rate to {told(e['rate'])}."),
         "warning": lambda e: voice.warn(f"{e['code']}: {e['message']} {e['hint']}".rstrip()),
     }
     return lambda event: said.get(event["event"], lambda _: None)(event)

@@ -11,11 +11,17 @@ import pyarrow.parquet as pq
 from .. import store
 from ..errors import BadConfig, near, printable
 from ..model import Model
-from ..safety import Provenance, gate
+from ..safety import Provenance, Release, gate
 from .arguments import assignment
 from .console import Voice
 
 __all__ = ["class_of", "folder_names", "guarded", "provenance", "warn_of_formulas", "write_table"]
+
+
+def tell_aside(voice: Voice, out: Release) -> None:
+    """Says where the folder that an --overwrite was for has gone."""
+    if out.aside is not None:
+        voice.warn(f"MOVED_ASIDE: what was there and not made by verossim is now in {printable(out.aside)}.")
 
 
 def provenance(verb: str, path: str, model: Model, seed: int | None = None, **settings: Any) -> Provenance:

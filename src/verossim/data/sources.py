@@ -28,6 +28,8 @@ __all__ = ["PROBLEMS", "Source", "open_source"]
 PROBLEMS = 1000
 _TABLES = ("parquet", "arrow-file", "arrow-stream", "npy", "json", "text")
 
+WANTED = {"image": "pictures: a folder, an archive or an array of them", "table": "a table"}
+
 
 class Source:
     """Records that can be read again and again, a block at a time.
@@ -127,7 +129,7 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
         reader = from_memory(data)
     if modality is not None and reader.modality != modality:
         raise BadData("DATA_FORMAT", f"{reader.origin} is a source of modality '{reader.modality}', not '{modality}'.",
-                      "Leave the modality out, or give other data.")
+                      f"Give {WANTED.get(modality, modality)} here.")
     return Source(reader, label, weight, strict)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import math
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
 from ..store import RUN_MODEL
 from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
-from .running import DATA, EVENTS, by_gradient
+from .running import DATA, EVENTS, by_gradient, check_place
 from .task import Task
 from .verbs import Model, features
 
@@ -61,9 +62,14 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out, **settings}
     journal = journal or Journal()
     with contextlib.ExitStack() as held:
-        engine = held.enter_context(contextlib.closing(Engine.start(device if issubclass(kind, LearnsByGradient) else "cpu")))
+        if device == "cuda" and not issubclass(kind, LearnsByGradient):
+            raise BadConfig("SETTING_RANGE", f"'device' is 'cuda', and family '{family}' learns on the CPU.", "Leave it out.")
+        engine = held.enter_context(contextlib.closing(Engine.start(device)))
+        engine = engine if issubclass(kind, LearnsByGradient) else replace(engine, device="cpu")
         place: Path | None = None
         if issubclass(kind, LearnsByGradient):
+            if folder is not None:
+                check_place(Path(folder))
             place = Path(folder or held.enter_context(tempfile.TemporaryDirectory(prefix="verossim-")))
             if engine.first:
                 held.enter_context(locked(place))

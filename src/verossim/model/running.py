@@ -23,7 +23,7 @@ import torch
 from .. import data
 from ..config import build, plain
 from ..data.people import to_pictures
-from ..errors import BadConfig, CorruptStore, printable
+from ..errors import BadConfig, CannotWrite, CorruptStore, printable
 from ..families import LearnsByGradient
 from ..folders import cannot_write, rewrite
 from ..safety import Provenance, contact_sheet, gate, release_file
@@ -34,12 +34,26 @@ from ..training import Checkpoints, Engine, Settled, settle, train
 from .task import Task
 from .verbs import Model
 
-__all__ = ["DATA", "EVENTS", "by_gradient"]
+__all__ = ["DATA", "EVENTS", "by_gradient", "check_place"]
 
 DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
 SHOWN = 36  # samples of a preview
 JUDGED = 4096  # held-out records, at most
 FOREVER = 10**15
+
+
+def check_place(place: Path) -> None:
+    """Raises CannotWrite OUT_EXISTS where something else than a run is."""
+    if place.is_file():
+        raise CannotWrite("OUT_EXISTS", f"{printable(place)} is a file, and a run is a folder.", "Give a folder's name.")
+    if not place.is_dir() or (place / SETTINGS).exists():
+        return
+    foreign = sorted({entry.name for entry in place.iterdir() if not entry.name.startswith(".")}
+                     - {DATA, EVENTS, STATE, PREVIEWS, RUN_MODEL})
+    if foreign:
+        raise CannotWrite("OUT_EXISTS", f"{printable(place)} is there and is no run: it holds "
+                          f"{', '.join(map(printable, foreign[:5]))}{', ...' if len(foreign) > 5 else ''}.",
+                          "Choose a folder that does not exist yet.")
 
 
 def by_gradient(task: Task, place: Path, restart: bool) -> Model:

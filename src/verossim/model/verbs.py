@@ -55,7 +55,7 @@ class Model:
         """
         if n < 1:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 1.")
-        knobs = vars(build(self.family.Sampling, settings, "sampling"))
+        knobs = vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}"))
         noise = Noise(check_seed(seed), n, first)
         y = self._condition(condition, noise)
         with torch.inference_mode():
@@ -256,7 +256,7 @@ def features(block: Records, *aside: str | None) -> Records:
 
 
 def _first(problems: list[Problem]) -> str:
-    return f"The first problem: {problems[0].where}: {problems[0].message}" if problems else ""
+    return f"The first problem: {problems[0].message} {problems[0].hint}".rstrip() if problems else ""
 
 
 def _unshelved(shelved: Mapping[str, Any]) -> Any:

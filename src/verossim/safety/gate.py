@@ -41,6 +41,7 @@ class Release:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.aside: Path | None = None  # where the folder that stood in the way was moved to
 
     def add(self, name: str, content: bytes) -> None:
         """One more file."""
@@ -77,10 +78,12 @@ def release(place: str | Path, provenance: Provenance, overwrite: bool = False) 
     """
     target = check_vacant(place, overwrite)
     with partial(target) as folder:
-        yield Release(folder)
+        made = Release(folder)
+        yield made
         outputs = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         write(folder / LIST, document(provenance, outputs))
-        replace(folder, target, keep=_aside(target) if _foreign(target) else None)
+        made.aside = _aside(target) if _foreign(target) else None
+        replace(folder, target, keep=made.aside)
 
 
 @contextlib.contextmanager
@@ -163,7 +166,8 @@ def guard(column: pa.ChunkedArray | pa.Array) -> tuple[pa.ChunkedArray | pa.Arra
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column, 0
     runs = pc.and_not(pc.match_substring_regex(column, FORMULA), pc.match_substring_regex(column, NUMBER))
-    return pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column), pc.sum(runs).as_py() or 0
+    quote, nothing = (pa.scalar(text, column.type) for text in ("'", ""))
+    return pc.if_else(runs, pc.binary_join_element_wise(quote, column, nothing), column), pc.sum(runs).as_py() or 0
 
 
 def csv_block(table: pa.Table, header: bool, delimiter: str = ",", line_end: str = "\n") -> bytes:

@@ -4,10 +4,11 @@ Training knows the contract of a family and never a member of the shelf.
 """
 
 from .checkpoint import Checkpoints, locked
+from .course import Course, Settled
 from .engine import Engine
 from .forecast import Forecast, Training, seconds_of, settle
 from .journal import Journal, read_events
-from .loop import Course, Settled, train
+from .loop import train
 from .plan import Plan, plan
 from .selection import Row, Selection, candidates, select, wants_selection
 from .statistics import History, InMemory, Learning, Split, begin, learn, subsample

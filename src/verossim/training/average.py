@@ -40,11 +40,16 @@ class Average:
         torch._foreach_lerp_(*self._pair, weight)
 
 
+    def give(self, parameters: Mapping[str, Tensor]) -> None:
+        """Sets the parameters to their averages."""
+        _set(parameters, self.tensors)
+
+
 @contextlib.contextmanager
 def averaged(family: nn.Module, parameters: Mapping[str, Tensor], average: Average) -> Iterator[None]:
     """Where the family has its averaged weights and does not learn; afterwards it has its own again."""
     own = {name: p.detach().clone() for name, p in parameters.items()}
-    _set(parameters, average.tensors)
+    average.give(parameters)
     family.eval()
     try:
         yield

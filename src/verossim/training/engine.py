@@ -21,6 +21,7 @@ import torch.distributed as processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import BadConfig, near, printable
 from ..spaces import Batch
 
 __all__ = ["PRECISIONS", "Engine"]
@@ -39,8 +40,13 @@ class Engine:
     @classmethod
     def start(cls, device: str = "cpu") -> "Engine":
         """The engine of this process, from RANK and WORLD_SIZE as `torchrun` sets them; joins the group if there is one.
-        device: "cpu", "cuda", or "auto" for CUDA where it is."""
+        device: "cpu", "cuda", or "auto" for CUDA where it is. Raises BadConfig SETTING_RANGE where it is not to be had."""
         rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if device not in ("auto", "cpu", "cuda"):
+            raise BadConfig("SETTING_RANGE", f"'device' is {printable(device)!r}.", near(device, ("auto", "cpu", "cuda")))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BadConfig("SETTING_RANGE", "'device' is 'cuda', and PyTorch finds no such GPU here.",
+                            "Use cpu or auto, or install a build of PyTorch for the GPU.")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda":

@@ -23,8 +23,8 @@ from ..errors import BadConfig
 from ..families import LearnsByGradient
 from ..seeds import Noise
 from ..spaces import Batch
+from .course import Settled
 from .engine import Engine
-from .loop import Settled
 from .plan import memory
 from .statistics import Split
 

@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from ..seeds import Noise, reseed, untouched
 from ..spaces import Batch
 from .average import Average, averaged
 from .checkpoint import Checkpoint, Checkpoints
+from .course import Course, Settled
 from .engine import Engine
 from .guard import Guard
 from .journal import Journal
@@ -35,7 +36,7 @@ from .optimizers import Optimizers, rate
 from .statistics import Split, subsample
 from .stopping import SIGNALS, Stop, stopping
 
-__all__ = ["Course", "Settled", "train"]
+__all__ = ["train"]
 
 STREAMS = 1 << 62  # training draws from other streams than sampling does
 TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
@@ -43,36 +44,6 @@ REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
 SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
 CURVE = 1000  # points of the curve that are kept
 NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """How to learn by gradient, with nothing left open; `forecast.Training` says what each means."""
-
-    samples: int
-    batch: int
-    rate: float
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    decay: float = 0.01
-    clip: float = 1.0
-    average: float = 0.05
-    precision: str = "fp32"
-    compiled: bool = False
-    sharded: bool = False
-
-
-@dataclass(frozen=True)
-class Course:
-    """How learning went. curve: (samples, loss, bits per dimension or None) as it was reported."""
-
-    samples: int
-    steps: int
-    skipped: int
-    retreats: int
-    seconds: float
-    interrupted: int | None
-    curve: list[tuple[int, float, float | None]] = field(default_factory=list)
 
 
 def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
@@ -200,12 +171,14 @@ class _Run:
         noise = Noise((self.seed + STREAMS) % (1 << 63), len(batch.x), first)
         batch = self.engine.placed(Batch(batch.x, batch.condition, batch.units, batch.index, noise))
         assert batch.noise is not None
+        skipped = self.skipped
         for number, turn in enumerate(self.family.turns):
             batch.noise.drawn = number * TURN_WORDS
             self.turn(batch, replace(turn, progress=self.samples / self.total))
         self.samples += self.batch
         self.steps += 1
-        self.average.update(self.steps)
+        if self.skipped == skipped:
+            self.average.update(self.steps)
         if self.guard.lost:
             self.retreat()
 
@@ -272,17 +245,24 @@ class _Run:
         return names, sums
 
     def retreat(self) -> None:
-        """Goes back to the weights of the newest checkpoint with half the rate. Raises Diverged when that does not help."""
+        """Goes back to the averaged weights, or where these are not finite to the newest checkpoint, with half the rate and
+        fresh moments. Raises Diverged when that has been done too often."""
         again = self.guard.retreat()
-        told = {"samples": self.samples, "retreats": self.guard.retreats, "rate": self.config.rate * self.guard.share}
-        held = None if self.checkpoints is None else self.checkpoints.newest()
-        self.journal.event("retreat", **told, to=None if held is None else held.samples)
-        if held is None or not again:
+        off = sum((~value.isfinite()).sum() for value in map(self.engine.whole, self.average.tensors.values()))
+        held = self.checkpoints.newest() if self.checkpoints is not None and off else None
+        rate = self.config.rate * self.guard.share
+        self.journal.event("retreat", samples=self.samples, retreats=self.guard.retreats, rate=rate,
+                           to="average" if not off else held and held.samples)
+        if not again or (off and held is None):
             raise Diverged("DIVERGED", f"Learning failed after {self.samples:,} records: losses or gradients of "
-                           f"{self.skipped} of {self.steps} steps were not finite or leapt, at a rate of {told['rate']:.2g}.",
+                           f"{self.skipped} of {self.steps} steps were not finite or leapt, at a rate of {rate:.2g}.",
                            "Lower 'rate', raise 'batch', or look at the records that the journal names.")
-        self.load(held)
-        self.engine.set(self.average.tensors, _under("average/", held.tensors))
+        if held is not None:
+            self.load(held)
+            self.engine.set(self.average.tensors, _under("average/", held.tensors))
+        else:
+            self.average.give(self.parameters)
+        self.optimizers.forget()
 
     def report(self, due: set[str]) -> None:
         """Tells how far the run is: every second, and at the end."""

@@ -54,6 +54,11 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * share
 
+    def forget(self) -> None:
+        """The state as it was before the first step."""
+        for optimizer in self.each():
+            optimizer.state.clear()
+
     def tensors(self) -> dict[str, Tensor]:
         """The state, "parameter/quantity" -> tensor."""
         return {f"{name}/{quantity}": value for optimizer in self.each() for parameter, name in self.names.items()
@@ -63,8 +68,7 @@ class Optimizers:
         """Sets the state from what `tensors` returned, whole; the engine gives each rank its part."""
         parameters = {name: parameter for parameter, name in self.names.items()}
         owner = {p: optimizer for optimizer in self.each() for group in optimizer.param_groups for p in group["params"]}
-        for optimizer in self.each():
-            optimizer.state.clear()
+        self.forget()
         for name, value in sorted(tensors.items()):  # the same order on every rank
             parameter = parameters[name.rpartition("/")[0]]
             placed = value.to(parameter.device, copy=True) if value.ndim == 0 else engine.part(value, parameter)

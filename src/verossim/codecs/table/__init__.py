@@ -5,7 +5,7 @@
 column that had missing cells a block (present, missing). Cells that are missing are NaN, so a family can sum them out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,12 @@ class Table(Codec):
         Numbers become float64, whole numbers and dates int64 (dates in their own steps since 1970), all else text; missing
         cells are null, with `unknown` or without. Raises Incompatible TAB_SCHEMA where the columns are not those of training.
         """
-        _same_names([column.name for column in self.columns], records)
+        _same_names([column.name for column in self.columns], records, {c.name for c in self.columns if c.kind == "identifier"})
         faults: dict[int, Fault] = {}
         parsed: dict[str, pa.Array] = {}
         for column in self.columns:
-            parsed[column.name], found = column.parse(cells.flat(records.columns[column.name], column.name))
+            given = records.columns.get(column.name, pa.nulls(len(records)))
+            parsed[column.name], found = column.parse(cells.flat(given, column.name))
             for fault in found:
                 faults.setdefault(fault.row, fault)
         for row, fault in sorted(faults.items()):
@@ -184,13 +185,14 @@ def _asked(types: tuple[str, ...]) -> dict[str, str]:
     return asked
 
 
-def _same_names(expected: list[str], records: Records) -> None:
-    """Raises Incompatible TAB_SCHEMA with the difference, if columns are missing or too many."""
-    missing = [name for name in expected if name not in records.columns]
+def _same_names(expected: list[str], records: Records, optional: Collection[str] = ()) -> None:
+    """Raises Incompatible TAB_SCHEMA with the difference, if columns are missing, less the optional ones, or too many."""
+    missing = [name for name in expected if name not in records.columns and name not in optional]
     extra = [name for name in records.columns if name not in expected]
     if missing or extra:
         told = "; ".join(f"{word} {_listed(names)}" for word, names in (("missing", missing), ("not known", extra)) if names)
-        hint = _near(extra[0], missing or expected) if extra else "Add the missing columns."
+        hint = f"Leave out what was not there in training. {_near(extra[0], missing or expected)}" if extra else (
+            "Add the missing columns.")
         raise Incompatible("TAB_SCHEMA", f"{records.origin}: the columns are not those of training: {told}.", hint)
 
 

@@ -26,11 +26,13 @@ MISSING = ("", "-", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None")
 #: Words of no and of yes, in pairs. The last pair is read so only where the user says that the column is boolean.
 TRUTH = (("false", "no", "f", "n", "off", "0"), ("true", "yes", "t", "y", "on", "1"))
 
-#: Ways to write a number: with a decimal point, with a decimal comma, with commas between thousands.
+#: Ways to write a number: with a decimal point, with a decimal comma, with commas between thousands; and "either" of the first
+#: two, for a column that is known to have decimal commas, where a point can be nothing else.
 NUMBERS = {
     "point": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
     "comma": r"^[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?$",
-    "thousands": r"^[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d*)?$",
+    "thousands": r"^[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?$",
+    "either": r"^[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?$",
 }
 INFINITE = r"(?i)^[+-]?inf(inity)?$"
 WHOLE = r"^[+-]?\d{1,18}$"
@@ -163,7 +165,7 @@ def _numbers_of_text(text: pa.Array, form: str) -> Numbers:
     missing = _mask(text.is_null())
     reads = _mask(pc.match_substring_regex(text, NUMBERS[form]))
     named = _mask(pc.match_substring_regex(text, INFINITE))
-    plain = text if form == "point" else pc.replace_substring(text, ",", "." if form == "comma" else "")
+    plain = text if form == "point" else pc.replace_substring(text, ",", "." if form in ("comma", "either") else "")
     plain = pc.if_else(pa.array(reads), plain, pa.scalar(None, pa.string()))
     usable = plain.drop_null()
     if len(usable) and pc.all(pc.match_substring_regex(usable, WHOLE)).as_py():

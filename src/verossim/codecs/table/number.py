@@ -74,7 +74,7 @@ class Number(Column):
         """
         if self.unit:
             return self._parse_dates(column)
-        read = cells.numbers(column, self.form)
+        read = cells.numbers(column, "either" if self.form == "comma" else self.form)
         values = read.values.astype(np.float64)
         usable = read.usable
         too_large = usable & (np.abs(values) > LARGEST)
