@@ -7,7 +7,7 @@ person wrote stays as written. Records that cannot be used are written unchanged
 import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from PIL import Image
 
 from .. import data
 from ..codecs.image.picture import Refusal, upright
+from ..codecs.table import Table
 from ..data.delimited import CsvReader
 from ..data.paths import read_regular
 from ..data.people import to_pictures
@@ -81,7 +82,7 @@ class _Filled:
 
     def tables(self, model: Model, opened: data.Source, seed: int | None) -> Iterator[pa.Table]:
         """Blocks of the source as it is, missing cells replaced."""
-        commas = {column.name for column in model.codec.columns if getattr(column, "form", "") == "comma"}
+        commas = {column.name for column in cast(Table, model.codec).columns if getattr(column, "form", "") == "comma"}
         completed = model.fill(opened, seed)
         known, filled = next(completed, (None, None))
         for block in opened.blocks(BLOCK):
