@@ -239,7 +239,7 @@ def torchrun(folder: Path, *more: str) -> list[str]:
     if not table.exists():
         rows = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).tolist()
         table.write_text("a,b,c\n" + "\n".join(",".join(f"{v:.4f}" for v in row) for row in rows) + "\n")
-    settings = ["--family", "vae", "--samples", "24000", "--width", "16", "--set", "batch=32"]
+    settings = ["--trace", "--family", "vae", "--samples", "24000", "--width", "16", "--set", "batch=32"]
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *more, "-m",
             "verossim", "fit", str(table), "-o", str(folder), *settings]
 

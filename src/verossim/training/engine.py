@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as processes
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BadConfig, near, printable
@@ -54,7 +55,10 @@ class Engine:
             torch.cuda.set_device(device)
         if ranks > 1:
             backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-            processes.init_process_group(backend, rank=rank, world_size=ranks)
+            store, *_ = next(rendezvous("env://", rank, ranks))
+            # torchrun may keep one store over restarts, and in it the addresses of processes that are no more
+            store = processes.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            processes.init_process_group(backend, store=store, rank=rank, world_size=ranks)
         return cls(rank, ranks, device)
 
     @property
