@@ -36,7 +36,7 @@ from verossim.training import InMemory, Settled, train
 SPACE = Continuous(shape=(1, 28, 28), axes=("channel", "height", "width"), levels=2)
 BATCH, DRAWS = 100, 1000
 NETWORK: dict[str, Any] = {"network": "mlp", "width": 512, "latent": 16, "draws": DRAWS}
-LEARNING: dict[str, Any] = {"rate": 3e-3, "decay": 0.3}
+LEARNING: dict[str, Any] = {"rate": 3e-3, "decay": 0.15}
 MFLOP = 3 * 2 * (784 * 512 + 512 * 32 + 16 * 512 + 512 * 784) / 1e6
 
 
