@@ -169,29 +169,29 @@ class _Run:
         self.optimizers.set_rate(share)
         first = self.samples + self.engine.rank * self.batch // self.engine.ranks
         noise = Noise((self.seed + STREAMS) % (1 << 63), len(batch.x), first)
+        units = max(float(self.engine.sum({"units": batch.units.sum()})["units"]), 1e-12)  # records of no weight teach nothing
         batch = self.engine.placed(Batch(batch.x, batch.condition, batch.units, batch.index, noise))
         assert batch.noise is not None
         skipped = self.skipped
         for number, turn in enumerate(self.family.turns):
             batch.noise.drawn = number * TURN_WORDS
-            self.turn(batch, replace(turn, progress=self.samples / self.total))
+            self.turn(batch, replace(turn, progress=self.samples / self.total), units)
         self.samples += self.batch
         self.steps += 1
         if self.skipped == skipped:
             self.average.update(self.steps)
-        if self.guard.lost:
+        elif self.guard.lost:
             self.retreat()
 
-    def turn(self, batch: Batch, turn: Turn) -> None:
-        """One step of one turn, unless it would bring in numbers that are not finite or leap."""
+    def turn(self, batch: Batch, turn: Turn, units: float) -> None:
+        """One step of one turn, unless it would bring in numbers that are not finite or leap. units: of the global batch."""
         optimizers, learning = self.optimizers.of[turn.name], self.optimizers.parameters[turn.name]
-        units = self.engine.sum({"units": batch.units.sum()})["units"].clamp(min=1e-12)  # records of no weight teach nothing
-        names, sums = self.gradient(batch, turn, self.engine.ranks * units.reciprocal())
+        names, means = self.gradient(batch, turn, self.engine.ranks / units)
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
-        sums = self.engine.sum({"sums": sums})["sums"]
-        *totals, count, length = torch.cat([sums, torch.stack([units, self.engine.norm(learning)])]).tolist()
-        loss = totals[0] / count
+        means = self.engine.sum({"means": means})["means"]
+        *told, length = torch.cat([means, self.engine.norm(learning)[None]]).tolist()
+        loss, *parts = (mean / self.engine.ranks for mean in told)
         rescaled = math.isfinite(loss) and not math.isfinite(length) and self.scaler.get_scale() > 1  # fp16 finds its scale
         why = "scale" if rescaled else self.guard.verdict(loss, length)
         if why is not None:
@@ -203,15 +203,15 @@ class _Run:
             for optimizer in optimizers:
                 self.scaler.step(optimizer)
             seen = self.sums.setdefault(turn.name, dict.fromkeys(("units", "steps", *names), 0.0))
-            for name, total in zip(seen, (count, 1.0, *totals), strict=True):
+            for name, total in zip(seen, (units, 1.0, loss * units, *(part * units for part in parts)), strict=True):
                 seen[name] += total
         self.scaler.update() if self.scaler.is_enabled() else None
         for parameter in learning:
             parameter.grad = None
 
-    def gradient(self, batch: Batch, turn: Turn, scale: Tensor) -> tuple[list[str], Tensor]:
+    def gradient(self, batch: Batch, turn: Turn, scale: float) -> tuple[list[str], Tensor]:
         """Adds the gradient of the global mean to the parameters, in rounds; when memory is short, in twice as many.
-        Returns the names and the sums over this rank's records, float64, of the loss and of its parts."""
+        Returns the names and the means of the loss and of its parts, whose own mean over the ranks is that of all records."""
         assert batch.noise is not None
         drawn = batch.noise.drawn
         while True:
@@ -228,9 +228,9 @@ class _Run:
             self.journal.warn("MEMORY", f"Memory was short: a step now takes {self.rounds} rounds of fewer records.",
                               "The result is the same; fewer records at once are slower.")
 
-    def rounded(self, batch: Batch, turn: Turn, scale: Tensor) -> tuple[list[str], Tensor]:
+    def rounded(self, batch: Batch, turn: Turn, scale: float) -> tuple[list[str], Tensor]:
         """The same in a given number of rounds."""
-        names, sums = list[str](), torch.zeros(())
+        names, means = list[str](), torch.zeros(())
         cuts = _cuts(len(batch.x), min(self.rounds, self.batch // self.engine.ranks))  # the same number on every rank
         for cut in cuts:
             piece = _piece(batch, cut) if len(cuts) > 1 else batch
@@ -240,9 +240,9 @@ class _Run:
                 share = (piece.units * scale).to(losses.total.dtype)  # what each record's loss counts for in the mean
                 losses.total.backward(self.scaler.scale(share))
             names = ["loss", *losses.parts]
-            told = torch.stack([losses.total.detach().double(), *(part.detach().double() for part in losses.parts.values())])
-            sums = sums + told @ piece.units.double()
-        return names, sums
+            told = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+            means = means + told.to(share.dtype) @ share
+        return names, means
 
     def retreat(self) -> None:
         """Goes back to the averaged weights, or where these are not finite to the newest checkpoint, with half the rate and
