@@ -9,17 +9,18 @@ every machine. Normals are made by the Box-Muller transform in the dtype asked f
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import BadConfig
 
-__all__ = ["Noise", "check_seed", "reseed", "untouched"]
+__all__ = ["GAMMA", "Noise", "check_seed", "mixed", "reseed", "untouched"]
 
-GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer: 2^64 divided by the golden ratio
-MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+GAMMA = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
+MIX_1, MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 WORD = (1 << 64) - 1
 CHUNK = 1 << 15  # 64-bit words hashed at a time: 256 KiB, which stays in the second-level cache
 
@@ -54,36 +55,37 @@ class Noise:
 
     def __init__(self, seed: int, count: int, first: int = 0):
         self.seed, self.count, self.first, self.drawn = check_seed(seed), count, first, 0
+        self.device: str | torch.device = "cpu"
 
     def __len__(self) -> int:
         return self.count
 
     @functools.cached_property
-    def state(self) -> Tensor:
-        """The state of each stream, (B,) int64; made when the first number is drawn."""
-        index = torch.arange(self.first, self.first + self.count, dtype=torch.int64)
-        return _mixed(_mixed(torch.tensor(self.seed)) + index * GAMMA)
+    def state(self) -> np.ndarray:
+        """The state of each stream, (B,) uint64; made when the first number is drawn."""
+        index = np.arange(self.first, self.first + self.count, dtype=np.uint64)
+        return mixed(np.uint64(_mixed_number(self.seed)) + index * np.uint64(GAMMA))
 
     def part(self, first: int, last: int) -> "Noise":
         """The streams of the samples from `first` to before `last`, from where they stand."""
-        return self._with(self.state[first:last])
+        return self._with(self.state[first:last], self.device)
 
     def rows(self, order: Tensor) -> "Noise":
         """The streams of the samples numbered `order` (int64), in that order, from where they stand."""
-        return self._with(self.state[order])
+        return self._with(self.state[order.cpu().numpy()], self.device)
 
     def to(self, device: str | torch.device) -> "Noise":
-        """The same streams, drawn from on a device."""
-        return self._with(self.state.to(device))
+        """The same streams, whose draws come on a device."""
+        return self._with(self.state, device)
 
-    def _with(self, state: Tensor) -> "Noise":
+    def _with(self, state: np.ndarray, device: str | torch.device) -> "Noise":
         piece = object.__new__(Noise)
-        piece.state, piece.count, piece.drawn = state, len(state), self.drawn
+        piece.state, piece.count, piece.drawn, piece.device = state, len(state), self.drawn, device
         return piece
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform on the open interval (0, 1), (B, *shape): 24 random bits in float32, 53 in float64."""
-        out = torch.empty(len(self), math.prod(shape), dtype=dtype, device=self.state.device)
+        out = torch.empty(len(self), math.prod(shape), dtype=dtype, device=self.device)
         self._fill(out, out.shape[1], _unit)
         return out.view(len(self), *shape)
 
@@ -91,53 +93,53 @@ class Noise:
         """Standard normal, (B, *shape)."""
         each = math.prod(shape)
         pairs = -(-each // 2)
-        out = torch.empty(len(self), 2 * pairs, dtype=dtype, device=self.state.device)
+        out = torch.empty(len(self), 2 * pairs, dtype=dtype, device=self.device)
         self._fill(out, pairs, _box_muller)
         return out[:, :each].reshape(len(self), *shape)
 
-    def _fill(self, out: Tensor, words: int, fill) -> None:
+    def _fill(self, out: Tensor, words: int, fill: Callable[[np.ndarray, Tensor], None]) -> None:
         """Fills `out` (B, n) from `words` 64-bit words a row, a cacheful of rows at a time."""
-        steps = torch.arange(self.drawn + 1, self.drawn + words + 1, dtype=torch.int64, device=out.device) * GAMMA
+        steps = np.arange(self.drawn + 1, self.drawn + words + 1, dtype=np.uint64) * np.uint64(GAMMA)
         self.drawn += words
         rows = max(1, CHUNK // max(words, 1))
         for row in range(0, len(self), rows):
-            fill(_mixed(self.state[row:row + rows, None] + steps), out[row:row + rows])
+            fill(mixed(self.state[row:row + rows, None] + steps), out[row:row + rows])
 
 
-def _mixed(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser over int64 tensors, in place after the first operation."""
-    z = z ^ _shifted(z, 30)
-    z *= MIX_1
-    z ^= _shifted(z, 27)
-    z *= MIX_2
-    z ^= _shifted(z, 31)
+def mixed(z: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: a bijection of uint64 that scatters neighbouring values."""
+    z = z ^ (z >> np.uint64(30))
+    z *= np.uint64(MIX_1)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(MIX_2)
+    z ^= z >> np.uint64(31)
     return z
 
 
 def _mixed_number(z: int) -> int:
     """The same of one number, as an unsigned 64-bit integer."""
     z &= WORD
-    z = (z ^ z >> 30) * (MIX_1 & WORD) & WORD
-    z = (z ^ z >> 27) * (MIX_2 & WORD) & WORD
+    z = (z ^ z >> 30) * MIX_1 & WORD
+    z = (z ^ z >> 27) * MIX_2 & WORD
     return z ^ z >> 31
 
 
-def _shifted(z: Tensor, by: int) -> Tensor:
-    """Logical shift right: torch shifts arithmetically, so the copies of the sign bit are masked off."""
-    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
+def _whole(words: np.ndarray) -> Tensor:
+    """Numbers below 2^63 as a tensor."""
+    return torch.from_numpy(words.view(np.int64))
 
 
-def _unit(words: Tensor, out: Tensor) -> None:
+def _unit(words: np.ndarray, out: Tensor) -> None:
     bits = 24 if out.dtype == torch.float32 else 53
-    out.copy_(_shifted(words, 64 - bits)).add_(0.5).mul_(2.0 ** -bits).clamp_(max=1 - 2.0 ** -bits)
+    out.copy_(_whole(words >> np.uint64(64 - bits))).add_(0.5).mul_(2.0 ** -bits).clamp_(max=1 - 2.0 ** -bits)
 
 
-def _box_muller(words: Tensor, out: Tensor) -> None:
+def _box_muller(words: np.ndarray, out: Tensor) -> None:
     """Two normals a word: radius from the high 32 bits, angle from the low 32."""
     pairs = words.shape[1]
     radius, angle = out[:, :pairs], out[:, pairs:]
-    radius.copy_(_shifted(words, 32)).add_(0.5).mul_(2.0 ** -32).log_().mul_(-2).clamp_(min=0).sqrt_()
-    angle.copy_(words.bitwise_and_((1 << 32) - 1)).mul_(2 * math.pi * 2.0 ** -32)
+    radius.copy_(_whole(words >> np.uint64(32))).add_(0.5).mul_(2.0 ** -32).log_().mul_(-2).clamp_(min=0).sqrt_()
+    angle.copy_(_whole(words & np.uint64((1 << 32) - 1))).mul_(2 * math.pi * 2.0 ** -32)
     cosine = angle.cos()
     angle.sin_().mul_(radius)
     radius.mul_(cosine)

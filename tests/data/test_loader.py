@@ -104,7 +104,7 @@ def test_what_fails_in_the_thread_is_raised_by_next():
 
         def take(self, rows):
             raise OSError("gone")
-    with Loader(Broken(), 2, 0) as loader, pytest.raises(OSError, match="gone"):
+    with Loader(Broken(), 2, 0, prefetch=2) as loader, pytest.raises(OSError, match="gone"):
         next(loader)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ def test_a_sample_draws_the_same_in_any_batch():
 def test_the_first_words_are_splitmix64():
     # State s after one step of gamma, mixed: the published test vector of SplitMix64 for state 0 is 0xE220A8397B1DCDAF.
     noise = Noise(0, 1)
-    noise.state = torch.zeros(1, dtype=torch.int64)
+    noise.state = np.zeros(1, dtype=np.uint64)
     assert noise.uniform(dtype=torch.float64).item() == pytest.approx(0xE220A8397B1DCDAF / 2.0 ** 64, abs=2.0 ** -53)
 
 

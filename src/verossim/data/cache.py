@@ -65,6 +65,11 @@ class Split:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether batches are cut from memory; from files otherwise."""
+        return bool(self.held)
+
     def slice(self, first: int, last: int) -> Batch:
         """Records from `first` to before `last`."""
         first, last, _ = slice(first, last).indices(self.count)

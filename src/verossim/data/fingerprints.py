@@ -14,22 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..seeds import mixed
 from ..spaces import Records
 
-__all__ = ["duplicates", "fingerprints", "held_out_rows", "mixed"]
+__all__ = ["duplicates", "fingerprints", "held_out_rows"]
 
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _PARTITION = 1 << 20  # fingerprints sorted at a time: 8 MB
-
-
-def mixed(z: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: a bijection of uint64 that scatters neighbouring values."""
-    z = z ^ (z >> np.uint64(30))
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
 
 
 def fingerprints(records: Records) -> np.ndarray:

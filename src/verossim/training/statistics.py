@@ -23,7 +23,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy
 import torch
@@ -65,6 +65,7 @@ class InMemory:
     """A Split over one batch that is held in memory; batches are views of it."""
 
     whole: Batch
+    in_memory: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.whole.x)

@@ -137,7 +137,7 @@ class VAE(LearnsByGradient):
         rows = unknown.flatten(1).any(dim=1).nonzero()[:, 0]
         for part in rows.split(max(1, self.rows // CHAINS)) if len(rows) else ():
             y = None if condition is None else condition[part]
-            own = None if noise is None else noise.rows(part.to(noise.state.device))
+            own = None if noise is None else noise.rows(part)
             with torch.no_grad():
                 out[part] = self._completed(x[part], unknown[part], y, own)
         return out
