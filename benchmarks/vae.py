@@ -6,7 +6,7 @@
 1,000 to judge both by. Speed: the same network (784-512-16-512-784, 829,232 parameters), the same batches (100, and 256 as
 ours settles it for such records), each side's whole trainer for five epochs. Likelihood: networks of as many parameters; pythae
 learns for --seconds by its trainer as it comes (cross-entropy, Adam at 1e-3, the epoch that was best on the 1,000), ours for as
-long with the settings below. Both are judged by the bound of 1,000 weighted draws (Burda et al., arXiv:1509.00519), pythae by its
+long with the settings below. Both are judged by the bound of 1,000 weighted draws (arXiv:1509.00519), pythae by its
 own `get_nll`, which is also checked against ours at the same weights. The matrix rate that is reached: 4.96 MFLOP a record.
 Results: benchmarks/results/vae.jsonl.
 """
