@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,7 +63,10 @@ class Classifier(nn.Module):
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """The squared Frechet distance of the normal distributions that have the moments of a and b."""
     A, B = np.cov(a.T), np.cov(b.T)
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(A + B - 2 * sqrtm(A @ B).real))
+    values, vectors = np.linalg.eigh(A)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ B @ root).clip(0)).sum()  # the trace of (A B)^(1/2); no feature need ever vary
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(A + B) - 2 * cross)
 
 
 def unit(pictures: np.ndarray) -> Tensor:

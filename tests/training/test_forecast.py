@@ -53,6 +53,17 @@ def test_a_width_that_was_given_is_kept():
     assert config.width == 32 and training.samples == pytest.approx(0.92 * left / 0.002, abs=32) and left < 55
 
 
+def test_time_is_measured_with_as_many_records_as_a_step_has():
+    class Late(Slow):
+        def loss(self, batch, turn):
+            CLOCK["now"] += 0.016  # a step, beside what its records take
+            return super().loss(batch, turn)
+
+    _, training, cost = settle(Late, Slow.Config(width=16), Training(budget="1000s"), numbers(), Engine())
+    a_record = 0.001 + 0.016 / forecast._batch(numbers(), 10**9)
+    assert cost.seconds / training.samples == pytest.approx(a_record, rel=0.01)
+
+
 @pytest.mark.parametrize(("native", "gain", "budget", "precision"), [
     (True, 2.0, "60s", "bf16"), (True, 1.1, "60s", "fp32"), (False, 2.0, "60s", "fp32"), (True, 2.0, "", "fp32")])
 def test_bf16_is_taken_on_a_cpu_where_it_was_measured_to_pay_and_time_is_short(monkeypatch, native, gain, budget, precision):

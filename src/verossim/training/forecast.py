@@ -1,8 +1,9 @@
 """What learning by gradient will cost, measured before the first step; and the settings that were left open, settled by it.
 
 A few records go forward and back through a network built for the purpose. That gives the seconds a record takes, and, from the
-tensors that are kept for the way back, the bytes. With a budget the widest network is taken that still sees ENOUGH records in
-that time; what cannot finish or fit is refused here, by the name of the setting to change.
+tensors that are kept for the way back, the bytes. A record takes less among many: where a budget and memory allow it, as many
+as a step has are measured. With a budget the widest network is taken that still sees ENOUGH records in that time; what cannot
+finish or fit is refused here, by the name of the setting to change.
 """
 
 import contextlib
@@ -32,7 +33,8 @@ __all__ = ["Forecast", "Training", "seconds_of", "settle"]
 
 COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a copy while previews are made
 SAVING = 8  # of the parameters while a checkpoint is written: raw, two moments and the average, and the file of these
-PROBED = 16  # records that are measured
+PROBED = 16  # records that are measured first
+PROBING = 0.01  # of a budget, which one network may be measured for with as many records as a step has
 NUMBERS = 1 << 18  # in a batch, about
 BATCHES = (32, 256)  # records a step
 ENOUGH_STEPS = 2000
@@ -104,10 +106,10 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     limit = memory() if limit is None else limit
     began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
-    prober = _Prober(build, data, training.precision, engine)
+    prober = _Prober(build, data, training.precision, engine, PROBING * (budget or 0.0), limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
-    config, probe = _widest(prober, config, len(data), budget, limit)
+    config, probe = _widest(prober, config, len(data), budget)
     left = math.inf if budget is None else budget - (time.perf_counter() - began)
     wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * left * engine.ranks / probe.seconds
     wanted = training.samples if isinstance(training.samples, int) else wanted
@@ -139,7 +141,7 @@ def _batch(data: Split, samples: float) -> int:
     """A power of two within BATCHES: about NUMBERS numbers, no more than a quarter of the records, and ENOUGH_STEPS of them."""
     dims = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
     low, high = BATCHES
-    most = min(NUMBERS // max(dims, 1), high, len(data) // 4, int(samples / ENOUGH_STEPS))
+    most = int(min(NUMBERS // max(dims, 1), high, len(data) // 4, samples / ENOUGH_STEPS))
     return 1 << max(most, min(low, len(data))).bit_length() - 1
 
 
@@ -147,12 +149,14 @@ def _quickest(prober: "_Prober", config: Any, budget: float | None) -> "_Prober"
     """The prober at the precision to learn by: bf16 on a GPU that has it. On a CPU that has it, only with a budget and where it
     was measured to pay: without a budget nothing that decides what is learned hangs on a measurement."""
     half, full = replace(prober, precision="bf16"), replace(prober, precision="fp32")
+    quick = replace(half, seconds=0.0), replace(full, seconds=0.0)
     if prober.engine.device.startswith("cuda"):
         return half if torch.cuda.is_bf16_supported() else full
     if budget is None or not any(torch.cpu.get_capabilities().get(name) for name in NATIVE):
         return full
     sized = replace(config, width=PEAK_WIDTH) if _open(config) else config
-    return half if half.probe(sized).seconds < WORTH_ROUNDING * full.probe(sized).seconds else full
+    halved, whole = (prober.probe(sized).seconds for prober in quick)
+    return half if halved < WORTH_ROUNDING * whole else full
 
 
 def _open(config: Any) -> bool:
@@ -160,7 +164,7 @@ def _open(config: Any) -> bool:
     return vars(config).get("width", 0) in (None, "auto")
 
 
-def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, limit: int) -> tuple[Any, _Probe]:
+def _widest(prober: "_Prober", config: Any, records: int, budget: float | None) -> tuple[Any, _Probe]:
     """The config. With a budget, where its width was left open, it has the widest network that sees enough records in that time
     and fits in memory."""
     if budget is None or not _open(config):
@@ -172,7 +176,7 @@ def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, 
         candidate = replace(config, width=width)
         probe = prober.probe(candidate)
         slow = probe.seconds * enough / prober.engine.ranks > USED * budget
-        if chosen is not None and (slow or 4 * COPIES * probe.parameters + probe.bytes > limit):
+        if chosen is not None and (slow or 4 * COPIES * probe.parameters + probe.bytes > prober.limit):
             break
         chosen = candidate, probe
     assert chosen is not None
@@ -181,35 +185,52 @@ def _widest(prober: "_Prober", config: Any, records: int, budget: float | None, 
 
 @dataclass(frozen=True)
 class _Prober:
-    """Measures networks on a few records of the data."""
+    """Measures networks on a few records of the data.
+
+    seconds : that may be spent on a step's worth of records once a few were measured. limit : of memory, in bytes.
+    """
 
     build: Callable[[Any], LearnsByGradient]
     data: Split
     precision: str
     engine: Engine
+    seconds: float
+    limit: int
 
     def probe(self, config: Any, compiled: bool = False) -> _Probe:
         """The cost of a config's networks."""
         family = self.build(config)
         count = min(PROBED, len(self.data))
-        given = self.data.take(torch.arange(count))
-        batch = self.engine.placed(Batch(given.x, given.condition, given.units, given.index, Noise(0, count)))
-        family.start(batch, Noise(0, 1))
+        family.start(batch := self._batch(count), Noise(0, 1))
         family.to(self.engine.device).train()
         for network in family.networks.values() if compiled else ():
             network.compile()
-        kept = _Kept(family)
-        times = []
-        for number in range(3):
-            began = time.perf_counter()
-            with contextlib.nullcontext() if number or compiled else kept, self.engine.autocast(self.precision):
-                total = family.loss(batch, family.turns[0]).total.sum()
-            total.backward()
-            if self.engine.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
+        with contextlib.nullcontext() if compiled else _Kept(family) as kept:
+            self._step(family, batch)
+        a_record = min(self._step(family, batch), self._step(family, batch)) / count
+        bytes_each = kept.bytes / count if kept else 0.0
+        many = int(min(_batch(self.data, math.inf), self.seconds / max(2 * a_record, 1e-9),
+                       self.limit / max(4 * bytes_each, 1.0)))
+        if many > count:
+            batch = self._batch(many)
+            a_record = min(self._step(family, batch), self._step(family, batch)) / many
         parameters = sum(p.numel() for p in family.networks.parameters())
-        return _Probe(min(times[1:]) * len(family.turns) / count, kept.bytes / count, parameters)
+        return _Probe(a_record * len(family.turns), bytes_each, parameters)
+
+    def _batch(self, count: int) -> Batch:
+        """The first `count` records."""
+        given = self.data.take(torch.arange(count))
+        return self.engine.placed(Batch(given.x, given.condition, given.units, given.index, Noise(0, count)))
+
+    def _step(self, family: LearnsByGradient, batch: Batch) -> float:
+        """Seconds of once forward and back."""
+        began = time.perf_counter()
+        with self.engine.autocast(self.precision):
+            total = family.loss(batch, family.turns[0]).total.sum()
+        total.backward()
+        if self.engine.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
 
     def compiling_pays(self, config: Any, samples: int, probe: _Probe) -> bool:
         """Whether a compiled network was measured to save time over the whole run. On the CPU it never did; it is not tried."""
