@@ -6,7 +6,8 @@ Ours is what a person gets by `verossim.fit(pictures, family="diffusion", budget
 is diffusers' UNet2DModel with its published recipe for unconditional pictures (DDPM of 1,000 linear steps, AdamW at 1e-4,
 500 steps of warm-up, cosine, its own average of the weights), for as many seconds as ours took from first to last; its size is
 asked for by --peer-width and --peer-layers (16 and 1 have as many parameters as ours; 32 and 2 see four times fewer pictures in
-that time, and come out far worse). --only leaves the other out; the peer then takes --minutes itself. Drawn by 18 steps of Heun (35 evaluations) and by DDIM of 50.
+that time, and come out far worse). --only leaves the other out; the peer then takes --minutes itself. Drawn by 18 steps of Heun
+(35 evaluations) and by DDIM of 50.
 
 Distance: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) (Frechet, 1957; Dowson and Landau, 1982) in the 128 features of a small
 classifier that is trained here on the training pictures; against all training pictures. It is not what is called FID. The same
