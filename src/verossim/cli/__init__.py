@@ -81,6 +81,7 @@ def sample(
     steps: Annotated[str | None, typer.Option("--steps", help="Steps from noise to record.")] = None,
     solver: Annotated[str | None, typer.Option("--solver", help="heun, euler, dpm or ancestral.")] = None,
     guidance: Annotated[str | None, typer.Option("--guidance", help="Stress on the condition; 1 is just it.")] = None,
+    truncation: Annotated[str | None, typer.Option("--truncation", help="Below 1: more usual, less diverse (gan).")] = None,
     settings: SETTINGS = None,
     format: Annotated[str | None, typer.Option("--format", help="csv or parquet, for tables.")] = None,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
@@ -89,7 +90,7 @@ def sample(
     with _voice(as_json) as voice:
         from .arguments import assignments
         from .making import sample
-        knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance)
+        knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation)
         voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs))
 
 
@@ -172,6 +173,39 @@ def interpolate(
     with _voice(as_json) as voice:
         from .latents import interpolate
         voice.answer(interpolate(voice, model, source, output, n, condition, overwrite))
+
+
+@app.command()
+def mix(
+    model: MODEL,
+    coarse: Annotated[int, typer.Option("--coarse", help="Number of the sample that gives the layout.")],
+    fine: Annotated[int, typer.Option("--fine", help="Number of the sample that gives the styles.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
+    layer: Annotated[int | None, typer.Option("--layer", help="From which layer on; without it, each in turn.")] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
+    seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Put the styles of one sample of a gan on the layout of another."""
+    with _voice(as_json) as voice:
+        from .latents import mix
+        voice.answer(mix(voice, model, coarse, fine, layer, condition, seed, output, overwrite))
+
+
+@app.command()
+def edit(
+    model: MODEL,
+    direction: Annotated[int, typer.Option("--direction", help="Which direction, from 0: those that change most come first.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
+    strength: Annotated[str, typer.Option("--strength", help="How far: a range or numbers, in deviations.")] = "-3..3",
+    source: Annotated[str | None, typer.Option("--source", help="Records to edit; without it, samples.", metavar="DATA")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many samples.")] = 4,
+    condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
+    seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Move samples of a gan, or records, along a direction that was found without labels, as strips."""
+    with _voice(as_json) as voice:
+        from .latents import edit
+        voice.answer(edit(voice, model, direction, strength, source, n, condition, seed, output, overwrite))
 
 
 @app.command()

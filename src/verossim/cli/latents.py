@@ -1,4 +1,4 @@
-"""`verossim encode`, `decode` and `interpolate`: records to their latents, back, and the way between two of them."""
+"""`verossim encode`, `decode`, `interpolate`, `mix` and `edit`: records to their latents and back, and ways through them."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from .arguments import SUFFIXES
 from .console import Voice, first_rank
 from .records import class_of, guarded, provenance, tell_aside, write_table
 
-__all__ = ["decode", "encode", "interpolate"]
+__all__ = ["decode", "edit", "encode", "interpolate", "mix"]
+
+STRENGTHS = 7  # of a range
 
 
 def encode(voice: Voice, path: str, source: str, output: str, overwrite: bool) -> dict[str, Any]:
@@ -53,6 +55,42 @@ def interpolate(voice: Voice, path: str, source: str, output: str, n: int, condi
     return _written(voice, model, records, output, provenance("interpolate", path, model, n=n, condition=condition), overwrite)
 
 
+def mix(voice: Voice, path: str, coarse: int, fine: int, layer: int | None, condition: str | None, seed: int, output: str,
+        overwrite: bool) -> dict[str, Any]:
+    """Writes the layout of one sample in the styles of another, from each layer on or from one."""
+    if not first_rank():
+        return {}
+    model = Model.load(path)
+    records = model.crossed(coarse, fine, layer, class_of(model, condition), seed)
+    source = provenance("mix", path, model, coarse=coarse, fine=fine, layer=layer, condition=condition, seed=seed)
+    return _written(voice, model, records, output, source, overwrite)
+
+
+def edit(voice: Voice, path: str, direction: int, strength: str, source: str | None, n: int, condition: str | None, seed: int,
+         output: str, overwrite: bool) -> dict[str, Any]:
+    """Writes a strip for each record, moved along a direction by each strength."""
+    if not first_rank():
+        return {}
+    strengths = _strengths(strength)
+    model = Model.load(path)
+    records = model.moved(direction, strengths, source, n, class_of(model, condition), seed)
+    voice.problems(model.problems)
+    made = provenance("edit", path, model, direction=direction, strength=strengths, source=source, n=n, condition=condition,
+                      seed=seed)
+    return _written(voice, model, records, output, made, overwrite, len(strengths))
+
+
+def _strengths(text: str) -> list[float]:
+    """-3..3 as seven numbers from the one to the other, or numbers with commas between. Raises BadConfig."""
+    low, dots, high = text.partition("..")
+    try:
+        if dots:
+            return torch.linspace(float(low), float(high), STRENGTHS).tolist()
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadConfig("USAGE", f"'strength' is {printable(text)!r}.", "Give a range such as -3..3, or numbers: -2,0,2.") from error
+
+
 def _latents(path: str) -> torch.Tensor:
     """The numbers of a .npy file, float32. Raises BadData."""
     try:
@@ -68,8 +106,9 @@ def _latents(path: str) -> torch.Tensor:
     return torch.from_numpy(z.astype(np.float32))
 
 
-def _written(voice: Voice, model: Model, records: Records, output: str, source: Any, overwrite: bool) -> dict[str, Any]:
-    """Pictures as a folder with a strip of all of them, other records as a table."""
+def _written(voice: Voice, model: Model, records: Records, output: str, source: Any, overwrite: bool,
+             columns: int | None = None) -> dict[str, Any]:
+    """Pictures as a folder with a strip of all of them, or one of so many columns under another; other records as a table."""
     named = Path(output).suffix.lower() in SUFFIXES
     if model.codec.modality == "image":
         if named:
@@ -78,7 +117,7 @@ def _written(voice: Voice, model: Model, records: Records, output: str, source: 
         with release(output, source, overwrite) as out:
             for number, picture in enumerate(pictures):
                 out.add(f"{number:06d}.png", gate.png(picture))
-            out.add("strip.png", gate.png(contact_sheet(pictures)))
+            out.add("strip.png", gate.png(contact_sheet(pictures, columns and [n // columns for n in range(len(pictures))])))
         tell_aside(voice, out)
     elif named:
         with release_file(output, source, overwrite) as file:

@@ -7,6 +7,7 @@ from .console import Voice, told
 
 __all__ = ["narrator"]
 
+SHOWN = ("coverage", "diversity", "overfit")  # signs beside the losses
 Listen = Callable[[dict[str, Any]], None]
 
 
@@ -18,13 +19,17 @@ def narrator(voice: Voice) -> Listen:
         "candidate": lambda e: voice.note(f"candidate {_differences(e['settings'])}: BIC {told(e['bic'])}, "
                                           f"held out {told(e['held_out'])} nats"),
         "candidate left out": lambda e: voice.note(f"candidate left out, {_differences(e['settings'])}: {e['why']}"),
-        "forecast": lambda e: _forecast(voice, e), "progress": lambda e: _progress(voice, e),
+        "forecast": lambda e: _forecast(voice, e),
         "resumed": lambda e: voice.note(f"going on from {e['samples']:,} of {e['total']:,} records"),
         "retreat": lambda e: voice.warn(f"RETREAT: too many steps failed; the weights went back to "
                                         f"{'their average' if e['to'] == 'average' else 'the last that were saved'}, and the "
                                         f"rate to {told(e['rate'])}."),
+        "alarm": lambda e: _alarm(voice, e),
         "warning": lambda e: voice.warn(f"{e['code']}: {e['message']} {e['hint']}".rstrip()),
     }
+    health: dict[str, float] = {}
+    said["health"] = lambda e: health.update(e["signs"])
+    said["progress"] = lambda e: _progress(voice, e, health)
     return lambda event: said.get(event["event"], lambda _: None)(event)
 
 
@@ -63,10 +68,17 @@ def _forecast(voice: Voice, event: dict[str, Any]) -> None:
                f"{event['disk'] / 1e6:,.1f} MB on disk at most")
 
 
-def _progress(voice: Voice, event: dict[str, Any]) -> None:
+def _alarm(voice: Voice, event: dict[str, Any]) -> None:
+    done = event["action"] or "nothing was left to do; look at the data, or change the settings that the documentation names"
+    voice.warn(f"ALARM {event['sign']}: {event['cause']}. It was {told(event['value'])} at {event['exams']} exams in a row, and "
+               f"should be {event['bounds']}. Done: {done}.")
+
+
+def _progress(voice: Voice, event: dict[str, Any], health: Mapping[str, float]) -> None:
     learned = f"{event['bits']:.3f} bits/dim" if event["bits"] is not None else f"loss {told(event['loss'])}"
+    well = "".join(f"  {name} {value:.2f}" for name in SHOWN if (value := health.get(name)) is not None)
     voice.bar("learning", event["samples"], event["total"],
-              f"{event['samples']:,} of {event['total']:,}  {learned}  {event['samples_per_second']:,.0f}/s  "
+              f"{event['samples']:,} of {event['total']:,}  {learned}{well}  {event['samples_per_second']:,.0f}/s  "
               f"{clock(event['seconds_left'])} left  {event['memory'] / 1e6:,.0f} MB")
 
 

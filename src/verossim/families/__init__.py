@@ -5,7 +5,7 @@ finds it by the file's name. `condition=None` always means unconditional.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from ..errors import BadConfig, BadData, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Turn"]
+__all__ = ["Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,30 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sign:
+    """A number that tells how learning goes. low, high: its bounds, None where there is none; cause: what it means when it is out
+    of them; remedies: what to try then, in order, of "penalty", "augmentation", "rate" and "rollback"."""
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    cause: str
+    remedies: tuple[str, ...] = ()
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the bounds; NaN is not."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high) and value == value
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Signs by name, and records of the exam's noise in unit scale, (n, *event), where a family makes them at once."""
+
+    signs: dict[str, float]
+    made: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoSettings:
     """Of a family whose sampling has none."""
 
@@ -52,6 +76,7 @@ class Family(nn.Module, ABC):
     likelihood: Literal["exact", "bound", "estimate", "none"]
     #: The ways that log_prob can be had, the default first; empty where there is but one.
     methods: ClassVar[tuple[str, ...]] = ()
+    layers: int = 0  #: of styles that can be mixed
 
     def __init__(self, config: Any, space: Space, condition: Space | None):
         super().__init__()
@@ -103,6 +128,21 @@ class Family(nn.Module, ABC):
         """x (B, *event) of latents (B, *latent), the way back of `encode`. Raises NotInvertible."""
         raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to decode.", "A vae or a diffusion model has.")
 
+    def latents(self, noise: Noise) -> Tensor:
+        """What samples of these streams begin from, (B, *latent). Raises NotInvertible from families without styles."""
+        raise self._without_styles()
+
+    def mixed(self, coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
+        """Latents with the styles of `coarse` before a layer, of `fine` from it on. Raises NotInvertible, BadConfig."""
+        raise self._without_styles()
+
+    def edited(self, z: Tensor, direction: int, strengths: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Points (B, S, *event) of latents moved along a direction by strengths (S,). Raises NotInvertible, BadConfig."""
+        raise self._without_styles()
+
+    def _without_styles(self) -> NotInvertible:
+        return NotInvertible("NO_STYLES", f"{type(self).__name__} has no styles to mix or edit.", "A model of family gan has.")
+
     @staticmethod
     def check_latents(z: Tensor, shape: tuple[int, ...]) -> None:
         """Raises BadData LATENT_SHAPE where z is not (B, *shape)."""
@@ -116,6 +156,10 @@ class LearnsByGradient(Family):
 
     networks: nn.ModuleDict  #: everything that learns; what may be wrapped, compiled and shared out over ranks
     turns: ClassVar[tuple[Turn, ...]] = (Turn(),)  #: who learns when; Turn() stands for all networks at once
+    moments: ClassVar[tuple[float, float]] = (0.9, 0.99)  #: decay of the first and second moments of gradients, a step
+    peak: ClassVar[float] = 1e-3  #: rate of networks of width 64; wider ones learn more slowly
+    examined: ClassVar[int] = 0  #: steps from one exam to the next; 0 for none
+    signs: ClassVar[tuple[Sign, ...]] = ()  #: those of `examine` that have bounds
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets what has to be measured before learning, from a random part of the records, in buffers. Nothing by default."""
@@ -124,6 +168,20 @@ class LearnsByGradient(Family):
     def loss(self, batch: Batch, turn: Turn) -> Losses:
         """The losses of a batch. All randomness comes from `batch.noise`, a stream a record, so that the result is the same
         however a batch is cut into pieces or shared out over ranks."""
+
+    def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
+        """How learning goes, by some records that are learned from and some that are held out, always the same ones."""
+        return Exam({})
+
+    def adapt(self, signs: Mapping[str, float]) -> None:
+        """Lets the signs of an exam steer what the loss does, in buffers. Nothing by default."""
+
+    def treat(self, remedy: str) -> str | None:
+        """Does what a remedy means to this family; says what was done, or None where there is nothing to do."""
+        return None
+
+    def finish(self, batch: Batch, noise: Noise) -> None:
+        """Sets what has to be measured after learning, from some held-out records, in buffers. Nothing by default."""
 
 
 class LearnsByStatistics(Family):

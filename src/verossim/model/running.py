@@ -30,7 +30,7 @@ from ..safety import Provenance, contact_sheet, gate, release_file
 from ..seeds import Noise, untouched
 from ..spaces import Batch
 from ..store import RUN_MODEL
-from ..training import Checkpoints, Engine, Settled, settle, train
+from ..training import Checkpoints, Engine, Settled, settle, subsample, train
 from .task import Task
 from .verbs import Model
 
@@ -39,6 +39,7 @@ __all__ = ["DATA", "EVENTS", "by_gradient", "check_place"]
 DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
 SHOWN = 36  # samples of a preview
 JUDGED = 4096  # held-out records, at most
+FINISHED = 64  # records that a family may measure itself on at the end
 FOREVER = 10**15
 
 
@@ -77,9 +78,12 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
         def batches(samples: int) -> data.Loader:
             engine = task.engine
             return held.enter_context(data.Loader(split, training.batch, task.seed, samples, engine.rank, engine.ranks))
-        course = train(family, batches, training, data=split, seed=task.seed, engine=task.engine, journal=task.journal,
-                       checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
+        course = train(family, batches, training, data=split, held=task.encoded.held_out, seed=task.seed, engine=task.engine,
+                       journal=task.journal, checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
                        publish=lambda state: model.save(place / RUN_MODEL, state))
+    if course.interrupted is None:
+        unseen = subsample(task.encoded.held_out if len(task.encoded.held_out) else split, task.seed, most=FINISHED, least=1)
+        family.finish(task.engine.placed(unseen), Noise(task.seed, len(unseen.x)))
     if task.engine.first and course.interrupted is None:
         model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine)
     model.family.to("cpu")

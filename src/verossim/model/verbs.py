@@ -4,7 +4,7 @@
     files <- people's types <- codec <- family  sample, complete
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,44 @@ class Model:
         """The same as people hold them."""
         return data.to_people(self.between(source, n, condition), self.card.get("frame", "arrow"))
 
+    def crossed(self, coarse: int, fine: int, layer: int | None = None, condition: Any = None, seed: int = 0) -> Records:
+        """The layout of sample number `coarse` of a seed with the styles of sample number `fine` from a layer on; without a
+        layer, a record for each, from the one sample to the other. Raises NotInvertible from families without styles."""
+        y, latents = None, []
+        for first in (coarse, fine):
+            noise = Noise(check_seed(seed), 1, _number(first, "the number of a sample"))
+            own = self._condition(condition, noise)
+            y = own if y is None else y
+            latents.append(self.family.latents(noise))
+        with torch.inference_mode():
+            layers = range(self.family.layers, -1, -1) if layer is None else [layer]
+            z = torch.cat([self.family.mixed(*latents, at) for at in layers])
+            return self.codec.decode(self.family.decode(z, None if y is None else y.expand(len(z))))
+
+    def mix(self, coarse: int, fine: int, layer: int | None = None, condition: Any = None, seed: int = 0) -> Any:
+        """The same as people hold them."""
+        return data.to_people(self.crossed(coarse, fine, layer, condition, seed), self.card.get("frame", "arrow"))
+
+    def moved(self, direction: int, strengths: Sequence[float], source: Any = None, n: int = 4, condition: Any = None,
+              seed: int = 0) -> Records:
+        """n samples of a seed, or the records of a source, each moved along a direction of styles by every strength, in
+        deviations of styles along it: the records of one after those of another."""
+        if source is None:
+            noise = Noise(check_seed(seed), _number(n, "how many", 1))
+            y = self._condition(condition, noise)
+            z = self.family.latents(noise)
+        else:
+            z = self.encode(source)
+            y = self._given(condition, len(z))
+        with torch.inference_mode():
+            x = self.family.edited(z, direction, torch.tensor(list(strengths), dtype=torch.float32), y)
+        return self.codec.decode(x.flatten(0, 1))
+
+    def edit(self, direction: int, strengths: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3), source: Any = None, n: int = 4,
+             condition: Any = None, seed: int = 0) -> Any:
+        """The same as people hold them."""
+        return data.to_people(self.moved(direction, strengths, source, n, condition, seed), self.card.get("frame", "arrow"))
+
     def describe(self) -> dict[str, Any]:
         """Family, space, settings, what the codec inferred, and the card: data manifest and training history."""
         return {
@@ -253,6 +291,13 @@ class Model:
 def features(block: Records, *aside: str | None) -> Records:
     """A block less its label and weight, where it has any."""
     return block.without(*(name for name in aside if name is not None))
+
+
+def _number(value: int, what: str, least: int = 0) -> int:
+    """The value, if it is at least so much. Raises BadConfig SETTING_RANGE."""
+    if value < least:
+        raise BadConfig("SETTING_RANGE", f"{value} was given as {what}; it should be at least {least}.")
+    return value
 
 
 def _first(problems: list[Problem]) -> str:

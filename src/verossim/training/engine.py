@@ -150,12 +150,16 @@ class Engine:
 
     @contextlib.contextmanager
     def synced(self, networks: nn.ModuleDict, learning: Iterable[str], last: bool) -> Iterator[None]:
-        """Where gradients are summed over ranks: only of networks that learn now, and only at the last round of a step."""
-        if self.ranks == 1:
-            yield
-            return
+        """Where gradients reach only networks that learn now, and are summed over ranks at the last round of a step."""
         learning = set(learning) or set(networks)
         with contextlib.ExitStack() as quiet:
+            for name, network in networks.items():
+                if name not in learning:
+                    network.requires_grad_(False)
+                    quiet.callback(network.requires_grad_)
+            if self.ranks == 1:
+                yield
+                return
             for name, network in networks.items():
                 wait = not last or name not in learning
                 if isinstance(network, DistributedDataParallel):

@@ -42,7 +42,7 @@ EPOCHS, LEAST, MOST = 30, 100_000, 3_000_000  # records of a run without a budge
 ENOUGH_EPOCHS, ENOUGH = 4, (50_000, 300_000)  # records that a run with a budget should see at least
 STEPS = 100  # fewer are no learning
 USED = 0.92  # of a budget; the rest goes into previews, saves and judging
-PEAK, PEAK_WIDTH = 1e-3, 64  # rate of networks of this width; wider ones learn more slowly
+PEAK_WIDTH = 64  # of networks that learn at a family's peak rate; wider ones learn more slowly
 WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 NATIVE = ("avx512_bf16", "amx_bf16")  # what a CPU has that multiplies in bf16; others are many times slower at it
 WORTH_ROUNDING = 0.8  # of the time in fp32
@@ -87,11 +87,12 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Probe:
-    """What one network costs: seconds and bytes a record, parameters."""
+    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate."""
 
     seconds: float
     bytes: float
     parameters: int
+    peak: float
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
@@ -116,7 +117,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
     width = vars(config).get("width", PEAK_WIDTH)
-    rate = training.rate if isinstance(training.rate, float) else PEAK * min(1.0, math.sqrt(PEAK_WIDTH / width))
+    rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
     settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
@@ -215,7 +216,7 @@ class _Prober:
             batch = self._batch(many)
             a_record = min(self._step(family, batch), self._step(family, batch)) / many
         parameters = sum(p.numel() for p in family.networks.parameters())
-        return _Probe(a_record * len(family.turns), bytes_each, parameters)
+        return _Probe(a_record * len(family.turns), bytes_each, parameters, family.peak)
 
     def _batch(self, count: int) -> Batch:
         """The first `count` records."""

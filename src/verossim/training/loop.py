@@ -29,6 +29,7 @@ from ..spaces import Batch
 from .average import Average, averaged
 from .checkpoint import Checkpoint, Checkpoints
 from .course import Course, Settled
+from .doctor import Doctor
 from .engine import Engine
 from .guard import Guard
 from .journal import Journal
@@ -47,13 +48,13 @@ NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
 
 def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
-          engine: Engine | None = None, journal: Journal | None = None, checkpoints: Checkpoints | None = None,
-          show: Callable[[int], None] | None = None, publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
+          held: Split | None = None, engine: Engine | None = None, journal: Journal | None = None,
+          checkpoints: Checkpoints | None = None, show: Callable[[int], None] | None = None, publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
     """Learns until `config.samples` records have been seen, from where the newest of `checkpoints` stands.
 
     batches : from a number of records seen, this rank's share of every global batch from there on. data : the records, of
     which some are measured before learning. show : called on the first rank with the records seen, while the family holds the
-    averaged weights; not where they are sharded. publish : called on the first rank after each save, with what ships: averaged
+    averaged weights; not where they are sharded. held : records to examine the family by, which are not learned from. publish : called on the first rank after each save, with what ships: averaged
     weights and buffers by their names in `family.state_dict()`.
 
     The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
@@ -61,7 +62,7 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
     """
     run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, show, publish)
     family.train()
-    with stopping() as stop, untouched(), run.prepared(data):
+    with stopping() as stop, untouched(), run.prepared(data, held):
         source = batches(run.samples)
         while True:
             due = run.due_now(stop)
@@ -92,7 +93,7 @@ class _Run:
         self.seconds = 0.0
 
     @contextlib.contextmanager
-    def prepared(self, data: Split) -> Iterator[None]:
+    def prepared(self, data: Split, aside: Split | None) -> Iterator[None]:
         """Where the networks are on their device, wrapped, with their optimizers, at the newest checkpoint."""
         family, engine = self.family, self.engine
         held = None if self.checkpoints is None else self.checkpoints.newest()
@@ -109,7 +110,9 @@ class _Run:
         self.buffers = {name: buffer for name, buffer in family.named_buffers() if name in kept}
         engine.wrap(family.networks, self.config.sharded)
         self.parameters = dict(engine.named(family.networks))
-        self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay)
+        self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay,
+                                     family.moments)
+        self.doctor = Doctor(family, data, aside, self.seed, engine)
         if held is not None:
             self.resume(held)
         self.average = Average(self.parameters, self.config.average)
@@ -131,6 +134,7 @@ class _Run:
         self.steps, self.skipped, self.seconds = (held.plain[name] for name in ("steps", "skipped", "seconds"))
         self.rounds = max(self.rounds, held.plain["rounds"])
         self.guard = Guard.restore(held.plain["guard"])
+        self.doctor.restore(held.plain["doctor"], _under("doctor/", held.tensors))
         self.curve = [(samples, loss, bits) for samples, loss, bits in held.plain["curve"]]
         self.scaler.load_state_dict(held.plain["scaler"])
         self.journal.event("resumed", samples=self.samples, total=self.total)
@@ -182,6 +186,22 @@ class _Run:
             self.average.update(self.steps)
         elif self.guard.lost:
             self.retreat()
+        if self.doctor.due(self.steps):
+            self.examine()
+
+    def examine(self) -> None:
+        """Asks the doctor, and does what it says."""
+        found = self.doctor.examine(self.steps, self.parameters)
+        action = None if found.alarm is None else self.doctor.remedy(found.alarm)
+        if action in ("rate", "rollback"):
+            self.guard.share /= 2
+            back = self.doctor.healthy() if action == "rollback" else {}
+            if back:
+                self.engine.set(self.parameters, back)
+                self.optimizers.forget()
+            went = "the weights went back to the last healthy exam, and " if back else ""
+            action = f"{went}the rate was halved"
+        self.doctor.report(self.journal, self.samples, found, action)
 
     def turn(self, batch: Batch, turn: Turn, units: float) -> None:
         """One step of one turn, unless it would bring in numbers that are not finite or leap. units: of the global batch."""
@@ -193,7 +213,7 @@ class _Run:
         *told, length = torch.cat([means, self.engine.norm(learning)[None]]).tolist()
         loss, *parts = (mean / self.engine.ranks for mean in told)
         rescaled = math.isfinite(loss) and not math.isfinite(length) and self.scaler.get_scale() > 1  # fp16 finds its scale
-        why = "scale" if rescaled else self.guard.verdict(loss, length)
+        why = "scale" if rescaled else self.guard.verdict(loss, length, turn.name)
         if why is not None:
             self.skipped += 1
             self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length)
@@ -305,6 +325,7 @@ class _Run:
             **{f"average/{name}": self.engine.whole(value) for name, value in self.average.tensors.items()},
             **{f"buffer/{name}": value for name, value in self.buffers.items()},
             **{f"optimizer/{name}": self.engine.whole(value) for name, value in self.optimizers.tensors().items()},
+            **{f"doctor/{name}": value for name, value in self.doctor.tensors.items()},
         }
         if not all(value.isfinite().all() for value in tensors.values() if value.is_floating_point()):
             return self.retreat()  # on every rank, for all have the same
@@ -331,7 +352,8 @@ class _Run:
     def plain(self) -> dict[str, Any]:
         """The state that is not tensors."""
         return {"total": self.total, "steps": self.steps, "skipped": self.skipped, "rounds": self.rounds,
-                "seconds": self.elapsed(), "guard": self.guard.plain(), "curve": self.curve, "scaler": self.scaler.state_dict()}
+                "seconds": self.elapsed(), "guard": self.guard.plain(), "doctor": self.doctor.plain(),
+                "curve": self.curve, "scaler": self.scaler.state_dict()}
 
     def elapsed(self) -> float:
         """Seconds of learning, those before a resume included."""

@@ -20,7 +20,6 @@ __all__ = ["Optimizers", "rate"]
 COOL_DOWN = 0.3  # share of a run over which the rate goes to zero
 WARM_UP = 0.02  # share of a run, at most WARM_UP_STEPS steps
 WARM_UP_STEPS = 500
-BETAS = (0.9, 0.99)
 MUON = 20.0  # rate of Muon over that of AdamW: its updates have unit spectral norm
 
 
@@ -34,14 +33,15 @@ def rate(samples: int, total: int, batch: int) -> float:
 class Optimizers:
     """One set of optimizers a turn, over the parameters of the turn's networks; state by parameter name."""
 
-    def __init__(self, turns: Sequence[Turn], parameters: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float):
+    def __init__(self, turns: Sequence[Turn], parameters: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float,
+                 moments: tuple[float, float]):
         self.names = {parameter: name for name, parameter in parameters.items()}
         self.of: dict[str, list[torch.optim.Optimizer]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         for turn in turns:
             learning = {n: p for n, p in parameters.items() if not turn.networks or n.partition(".")[0] in turn.networks}
             self.parameters[turn.name] = list(learning.values())
-            self.of[turn.name] = _made(self.parameters[turn.name], kind, peak, decay)
+            self.of[turn.name] = _made(self.parameters[turn.name], kind, peak, decay, moments)
 
     def each(self) -> Iterator[torch.optim.Optimizer]:
         """Every optimizer."""
@@ -75,13 +75,14 @@ class Optimizers:
             owner[parameter].state[parameter][name.rpartition("/")[2]] = placed
 
 
-def _made(parameters: list[nn.Parameter], kind: str, peak: float, decay: float) -> list[torch.optim.Optimizer]:
+def _made(parameters: list[nn.Parameter], kind: str, peak: float, decay: float,
+          moments: tuple[float, float]) -> list[torch.optim.Optimizer]:
     inner = [p for p in parameters if kind == "muon" and p.ndim == 2 and min(p.shape) > 1]
     chosen = set(inner)
     outer = [p for p in parameters if p not in chosen]
     made: list[torch.optim.Optimizer] = []
     if outer:
-        made.append(torch.optim.AdamW(_groups(outer, peak, decay), lr=peak, betas=BETAS, fused=True))
+        made.append(torch.optim.AdamW(_groups(outer, peak, decay), lr=peak, betas=moments, fused=True))
     if inner:
         made.append(torch.optim.Muon([{"params": inner, "peak": MUON * peak}], lr=MUON * peak, weight_decay=decay))
     return made

@@ -231,7 +231,8 @@ class VAE(LearnsByGradient):
                 down = self._descended(own, label, self._split(e), given=True)
                 log_q = -0.5 * e.square().sum(dim=1) - down.log_ratio()
                 return self._log_weight(down, own) + log_q, log_q
-            found.append(annealed(log, start, CHAINS, part, STEPS, LEAPS).view(-1, CHAINS))
+            weights, _ = annealed(log, start, CHAINS, part, torch.linspace(0, 1, STEPS + 1).tolist(), LEAPS)
+            found.append(weights.view(-1, CHAINS))
         return torch.cat(found).T
 
     def _parts(self, x: Tensor, y: Tensor | None, noise: Noise, draws: int) -> Iterator[tuple[Tensor, Tensor | None, Noise]]:

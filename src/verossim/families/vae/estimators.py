@@ -15,7 +15,7 @@ it falls below the truth more often than above, as iwae does.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,20 +39,23 @@ def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return log_mean, _error((log_weights - log_mean).exp())
 
 
-def annealed(log: Log, start: Tensor, chains: int, noise: Noise, steps: int, leaps: int) -> Tensor:
-    """Log weights of one chain a row, (R,), from draws `start` (R, Z) of q(. | x); `steps` temperatures, `leaps` a move. noise
-    has a stream for each `chains` rows, those of one record.
+def annealed(log: Log, start: Tensor, chains: int, noise: Noise, temperatures: Sequence[float],
+             leaps: int) -> tuple[Tensor, Tensor]:
+    """Log weights (R,) and ends (R, Z) of one chain a row, from draws `start` (R, Z) of the first of the temperatures b, to the
+    last; `leaps` a move. noise has a stream for each `chains` rows, those of one record.
 
-    The size of the leaps of each chain grows by a little after each move accepted and shrinks after each refused (towards two
-    thirds), which Neal's proof does not cover exactly; the effect dies out as the sizes settle.
+    Up from b = 0, draws of q(. | x), the mean of the weights is p(x); down from b = 1, a draw of p(. | x), it is 1 / p(x), so
+    that minus its logarithm bounds log p(x) from above as the other does from below (Grosse, Ghahramani and Adams,
+    arXiv:1511.02543). The size of the leaps of each chain grows by a little after each move accepted and shrinks after each
+    refused (towards two thirds), which Neal's proof does not cover exactly; the effect dies out as the sizes settle.
     """
     e, size, weights = start, torch.full_like(start[:, :1], 0.1), torch.zeros_like(start[:, 0])
-    for before, b in itertools.pairwise(torch.linspace(0, 1, steps + 1).tolist()):
+    for before, b in itertools.pairwise(temperatures):
         at = _Point.at(log, e, b)
         weights = weights + (b - before) * (at.joint - at.log_q)
         e, accepted = _moved(log, at, b, size, chains, noise, leaps)
         size = size * torch.where(accepted, 1.04, 0.92)[:, None]
-    return weights
+    return weights, e
 
 
 @dataclass(frozen=True)
