@@ -17,7 +17,8 @@ from PIL import Image
 from verossim import Model
 from verossim.cli import main
 
-FAMILIES = {"vae": ["--width", "4", "--latent", "2", "--draws", "4"], "diffusion": ["--width", "8", "--depth", "1"]}
+FAMILIES = {"vae": ["--width", "4", "--latent", "2", "--draws", "4"], "diffusion": ["--width", "8", "--depth", "1"],
+            "gan": ["--width", "4", "--latent", "4", "--chains", "2", "--temperatures", "8"]}
 
 
 @pytest.fixture

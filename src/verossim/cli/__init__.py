@@ -51,6 +51,7 @@ def fit(
     samples: Annotated[str | None, typer.Option("--samples", help="Records to see in all, such as 200_000 or 2M.")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Time to finish in, such as 90s, 20m or 2h.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, fp16 or auto.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Learn also where there is too little to learn from.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin a run anew instead of going on with it.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.")] = None,
     settings: SETTINGS = None,
@@ -65,7 +66,7 @@ def fit(
     given = {"source": source, "output": output, "family": family, "components": components, "covariance": covariance,
              "label": label, "weight": weight, "size": size, "modality": modality, "seed": seed, "held_out": held_out,
              "strict": strict or None, "samples": samples, "budget": budget, "precision": precision,
-             "restart": restart or None, "device": device}
+             "restart": restart or None, "force": force or None, "device": device}
     with _voice(as_json) as voice:
         from .learning import learn, requested
         voice.answer(learn(voice, requested(given, settings or [], config), overwrite))

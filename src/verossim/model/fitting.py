@@ -14,7 +14,7 @@ from .. import __version__, data
 from ..codecs import Codec
 from ..codecs.label import Label
 from ..config import build, knobs
-from ..errors import BadConfig, near
+from ..errors import BadConfig, BadData, near, printable
 from ..families import Family, LearnsByGradient
 from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
@@ -31,7 +31,7 @@ HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, an
 
 def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
         seed: int = 0, held_out: float = 0.1, strict: bool = False, folder: str | Path | None = None, restart: bool = False,
-        device: str = "auto", journal: Journal | None = None, **settings: Any) -> Model:
+        force: bool = False, device: str = "auto", journal: Journal | None = None, **settings: Any) -> Model:
     """Learns the distribution of `source` and returns the model.
 
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
@@ -42,6 +42,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     strict : stop at the first record that cannot be used instead of passing over it.
     folder : for families that learn by gradient, where the run lives: checkpoints, previews, journal and the model so far.
         The same call again goes on from there; with `restart` it begins anew. Without a folder nothing is kept.
+    force : learn from fewer or less different records than the family should have.
     device : "cpu", "cuda" or "auto".
     settings : those of the family, of learning and of the codec, e.g. components=20, samples=200_000, size=32.
 
@@ -83,6 +84,8 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             encoded.train.unit = encoded.held_out.unit = _mean_weight(encoded.train)
         if labels is not None:
             labels.counts = _weights(encoded.train, len(labels.classes))
+        if issubclass(kind, LearnsByGradient) and not force:
+            _check_enough(kind, family, encoded.manifest, labels)
         card = {
             "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
@@ -154,6 +157,20 @@ def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | No
     labels = Label(Label.Config(column=source.label))
     codec.fit(features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
     return codec, labels.settled()
+
+
+def _check_enough(kind: type[LearnsByGradient], family: str, manifest: data.Manifest, labels: Label | None) -> None:
+    """Raises BadData where a family would learn nothing, or the records by heart: DATA_CONSTANT, DATA_TOO_FEW, CLASS_TOO_FEW."""
+    different, hint = manifest.records - manifest.duplicates, "Give more data, use family gmm, or --force it."
+    if kind.fewest > 1 and different == 1 and manifest.records > 1:
+        raise BadData("DATA_CONSTANT", f"All {manifest.records:,} records are the same.", hint)
+    if different < kind.fewest:
+        raise BadData("DATA_TOO_FEW", f"There are {different} different records, and family '{family}' needs {kind.fewest} to "
+                      "learn more than these by heart.", hint)
+    for name, count in zip(labels.classes, labels.counts, strict=True) if labels is not None and kind.fewest > 1 else ():
+        if count < 2:
+            raise BadData("CLASS_TOO_FEW", f"Class {printable(name)} has {count:g} record to learn from, which would be learned by "
+                          "heart.", "Give more of it, leave it out, or --force it.")
 
 
 def _mean_weight(split: data.Split) -> float:

@@ -116,7 +116,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     wanted = training.samples if isinstance(training.samples, int) else wanted
     batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
-    width = vars(config).get("width", PEAK_WIDTH)
+    width = vars(config).get("width") or PEAK_WIDTH
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))

@@ -9,7 +9,10 @@ the game converges near its solution (Huang et al., "The GAN is dead; long live 
 gamma has the dimension of a squared length of x. Its unit is measured before learning: the squared length over which a fresh
 discriminator changes by as much as it varies over the data,
 
-    l^2 = Var D(x) / E |dD/dx|^2,      gamma = GAMMA l^2, falling to a tenth over the first half of a run (ibid., table 6)
+    l^2 = Var D(x) / E |dD/dx|^2,      gamma = GAMMA l^2, falling to COLDEST of it
+
+A strong penalty at first lets a smooth discriminator draw the generator over all of the data; a weak one at the end lets it see
+fine detail (ibid., table 6, cools to a tenth; on mixtures of narrow Gaussians a thousandth was measured to be better: docs/log.md).
 
 What a pair has learned can be measured like any model of latents, with a noise of observation: see `likelihood`.
 """
@@ -37,11 +40,13 @@ from .signs import distances, judgements
 
 __all__ = ["GAN", "MEMBER"]
 
-GAMMA = 0.05
-COOLED = 0.5  # of a run, over which gamma falls to a tenth
+GAMMA = 1.0
+COLDEST, COOLED = 1e-3, 0.7  # what gamma falls to, and the share of a run that it takes
 MEASURED = 256  # records that gamma's unit is measured on
 TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much more likely it grows or shrinks at each exam
 PROBE = 256  # records of an exam
+MAPS = {"width": 32, "depth": 1, "latent": 64, "chains": 4, "temperatures": 100}  # where nothing is said
+VECTORS = {"width": 64, "depth": 3, "latent": 16, "chains": 16, "temperatures": 400}
 CHUNK = 1 << 20  # numbers in the records that are made at a time
 
 
@@ -53,18 +58,19 @@ class GAN(LearnsByGradient):
     methods = ("ais",)
     turns = (Turn("discriminator", ("discriminator",)), Turn("generator", ("generator",)))
     moments = (0.0, 0.99)
-    peak = 5e-4
+    peak = 2e-3
+    fewest = 8
     examined = 50
     signs = (
-        Sign("spread", low=0.3, cause="made records crowd around few of the real ones: the generator has collapsed",
+        Sign(name="spread", low=0.3, cause="made records crowd around few of the real ones: the generator has collapsed",
              remedies=("penalty", "rate", "rollback")),
-        Sign("diversity", low=0.3, cause="made records are too much alike: the generator has collapsed",
+        Sign(name="diversity", low=0.3, cause="made records are too much alike: the generator has collapsed",
              remedies=("penalty", "rate", "rollback")),
-        Sign("overfit", high=0.6, cause="the discriminator knows the records it learned from by heart",
+        Sign(name="overfit", high=0.6, cause="the discriminator knows the records it learned from by heart",
              remedies=("augmentation", "penalty", "rollback")),
-        Sign("margin", high=4.0, cause="the discriminator tells everything made at once, and the generator learns nothing more",
+        Sign(name="margin", high=4.0, cause="the discriminator tells everything made at once, and the generator learns nothing more",
              remedies=("penalty", "rate", "rollback")),
-        Sign("movement", low=1e-3, high=0.7, cause="the generator stands still, or swings without settling",
+        Sign(name="movement", low=1e-3, high=0.7, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),
     )
     centre: Tensor
@@ -76,14 +82,19 @@ class GAN(LearnsByGradient):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        width: int | None = knob(None, "channels of the finest resolution; where nothing is said 32, or 128 for vectors", low=4,
+        width: int | None = knob(None, "channels of the finest resolution; where nothing is said 32, or 64 for vectors", low=4,
                                  high=16_384)
         depth: int | None = knob(None, "residual blocks a resolution; where nothing is said 1, or 3 for vectors", low=1, high=64)
-        latent: int | None = knob(None, "numbers of the noise; where nothing is said 64, or 16 for vectors", low=1, high=4096)
+        latent: int | None = knob(None, "numbers of the noise; where nothing is said 64, or 16 for vectors, "
+                                  "and no more than a record has", low=1, high=4096)
         penalty: float = knob(1.0, "gradient penalties, over the weight that is chosen from the data", low=0.0, high=1e6)
         augment: float | str = knob("auto", "how likely each augmentation is; auto: as much as the discriminator overfits",
                                     low=0.0, high=MOST, choices=("auto",))
         drop: float = knob(0.1, "share of records whose condition is hidden from both networks", low=0.0, high=1.0)
+        chains: int | None = knob(None, "annealed chains that log_prob takes for a record; where nothing is said 4, or 16 for "
+                                  "vectors", low=2, high=100_000)
+        temperatures: int | None = knob(None, "temperatures of a chain; where nothing is said 100, or 400 for vectors", low=2,
+                                        high=1_000_000)
 
     @dataclass(frozen=True, kw_only=True)
     class Sampling:
@@ -95,7 +106,8 @@ class GAN(LearnsByGradient):
                                "gradient through tokens.", "Use family vae for tokens.")
         super().__init__(_resolved(config, space), space, condition)
         sizes = self.config.width, self.config.depth
-        self.values, self.observation = Values(space), Observation(space)
+        self.values = Values(space)
+        self.observation = Observation(space, self.config.chains, self.config.temperatures)
         self.networks = nn.ModuleDict({"generator": Generator(space, *sizes, self.config.latent, condition),
                                        "discriminator": Discriminator(space, *sizes, condition)})
         if len(space.shape) == 3:
@@ -158,7 +170,7 @@ class GAN(LearnsByGradient):
 
     def weight(self, progress: float) -> float:
         """gamma after a share of the run."""
-        return self.config.penalty * float(self.gamma * self.pressed) * 0.1 ** min(1.0, progress / COOLED)
+        return self.config.penalty * float(self.gamma * self.pressed) * COLDEST ** min(1.0, progress / COOLED)
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, truncation: float = 1.0, **knobs: Any) -> Iterator[Tensor]:
         """Samples (B, *event), at once. truncation: styles w become mean + truncation (w - mean), the mean that of their
@@ -325,6 +337,6 @@ MEMBER = GAN
 
 def _resolved(config: Any, space: Continuous) -> Any:
     """The config with nothing left open."""
-    vector = len(space.shape) == 1
-    width, depth, latent = (128, 3, 16) if vector else (32, 1, 64)
-    return replace(config, width=config.width or width, depth=config.depth or depth, latent=config.latent or latent)
+    usual = VECTORS if len(space.shape) == 1 else MAPS
+    usual = {**usual, "latent": min(usual["latent"], max(space.coordinates, 2))}
+    return replace(config, **{name: value if (given := getattr(config, name)) is None else given for name, value in usual.items()})

@@ -17,7 +17,7 @@ from ...seeds import Noise
 from ...spaces import Continuous
 from ..diffusion.values import Values
 
-__all__ = ["Invertible", "inverted"]
+__all__ = ["Invertible", "inverted", "nearest"]
 
 DRAWN, STEPS, RATE, PULL = 256, 200, 0.1, 0.1
 BETAS = (0.9, 0.99)
@@ -46,7 +46,7 @@ def inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
 
 
 def _inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
-    z = _nearest(pair, x, y)[:, None].repeat(1, pair.layers, 1)
+    z = nearest(pair, x, y, DRAWN)[:, None].repeat(1, pair.layers, 1)
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     best, least = z, torch.full((len(x),), math.inf, device=z.device)
     for step in range(STEPS + 1):
@@ -66,15 +66,15 @@ def _inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
     return best
 
 
-def _nearest(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
-    """For each record the nearest (B, Z) of DRAWN latents, the same for all records."""
-    z = Noise(0, DRAWN).normal(pair.latent).to(pair.scale)
+def nearest(pair: Invertible, x: Tensor, y: Tensor | None, drawn: int) -> Tensor:
+    """For each record the latents (B, Z), of so many drawn ones, whose record is nearest; drawn are the same for all records."""
+    z = Noise(0, drawn).normal(pair.latent).to(pair.scale)
     found = []
     with torch.no_grad():
-        made = pair.raw_points(z, None) if y is None else None
+        made = pair.raw_points(z, None)
         for row in range(len(x)):
-            own = made if made is not None else pair.raw_points(z, y[row:row + 1].expand(DRAWN, *y.shape[1:]))  # type: ignore[index]
-            found.append(z[_missed(pair, own, x[row:row + 1].expand(DRAWN, *x.shape[1:])).argmin()])
+            own = made if y is None else pair.raw_points(z, y[row:row + 1].expand(drawn, *y.shape[1:]))
+            found.append(z[_missed(pair, own, x[row:row + 1].expand(drawn, *x.shape[1:])).argmin()])
     return torch.stack(found)
 
 

@@ -1,9 +1,9 @@
 """Signs of how an adversarial pair is doing, from a probe of made records, of records learned from and of records held out.
 
     diversity   mean distance between made records, over that between real ones
-    spread      how many of the held-out records are nearest to some made one, over how many are to records learned from
+    spread      over how many of CELLS parts of the held-out records the made ones are, exp(entropy), over that of learned ones
     coverage    share of held-out records with a made one as near as their own 5th neighbour (Naeem et al., arXiv:2002.09797)
-    margin      by how much the discriminator tells held-out records from made ones: mean of -log(1 - sigmoid) the wrong way
+    margin      what the generator loses, softplus(D(held out) - D(made)): log 2 where the discriminator cannot tell them
     overfit     how far held-out records look made: (D(learned) - D(held out)) / (D(learned) - D(made)), arXiv:2006.06676, eq. 1
 """
 
@@ -16,17 +16,18 @@ from torch.nn import functional as F
 __all__ = ["distances", "judgements"]
 
 NEIGHBOURS = 5
+CELLS, ROUNDS = 16, 3
 
 
 def distances(made: Tensor, seen: Tensor, unseen: Tensor) -> dict[str, float]:
     """The signs that ask nothing of the discriminator, of points (n, D), (m, D) and (k, D) of unit scale."""
     real, own = torch.cdist(unseen, unseen), torch.cdist(made, made)
-    hit, usual = torch.cdist(made, unseen), torch.cdist(seen, unseen)
+    hit, cells = torch.cdist(made, unseen), _cells(unseen)
     k = min(NEIGHBOURS, len(unseen) - 1)
     radius = real.kthvalue(k + 1, dim=1).values
     return {
         "diversity": float(_between(own) / _between(real).clamp(min=1e-12)),
-        "spread": _reached(hit) / max(_reached(usual[:len(made)]), 1),
+        "spread": _occupied(made, cells) / _occupied(seen, cells),
         "coverage": float((hit.amin(dim=0) <= radius).float().mean()),
     }
 
@@ -46,6 +47,18 @@ def _between(d: Tensor) -> Tensor:
     return d.sum() / (len(d) * max(len(d) - 1, 1))
 
 
-def _reached(d: Tensor) -> int:
-    """How many columns of distances (n, k) are some row's nearest."""
-    return int(d.argmin(dim=1).unique().numel())
+def _cells(x: Tensor) -> Tensor:
+    """Middles (K, D) of parts of points (n, D): begun as far apart as they can be, then by Lloyd's rounds."""
+    middles = x[(x - x.mean(dim=0)).square().sum(dim=1).argmin()][None]
+    while len(middles) < min(CELLS, len(x) // 2):
+        middles = torch.cat([middles, x[torch.cdist(x, middles).amin(dim=1).argmax()][None]])
+    for _ in range(ROUNDS):
+        chosen = F.one_hot(torch.cdist(x, middles).argmin(dim=1), len(middles)).to(x)
+        middles = (chosen.T @ x) / chosen.sum(dim=0).clamp(min=1)[:, None]
+    return middles
+
+
+def _occupied(x: Tensor, middles: Tensor) -> float:
+    """The number of cells that points are spread over, exp(entropy of their counts)."""
+    share = torch.cdist(x, middles).argmin(dim=1).bincount(minlength=len(middles)) / len(x)
+    return float(torch.special.entr(share).sum().exp())
