@@ -59,10 +59,10 @@ def test_the_penalty_is_felt_by_the_discriminator_alone_and_cools():
     gan.networks["discriminator"] = line = Line(w.clone())
     gan.gamma.fill_(1000.0)
     gan.loss(batch(x), Turn("discriminator", ("discriminator",), progress=0.35)).total.mean().backward()
-    weight = 1000 * 1e-3 ** 0.5
+    weight = 1000 * 1e-2 ** 0.5
     assert torch.allclose(line.w.grad / w, torch.full((2,), 2 * weight), rtol=0.1)  # d/dw of gamma |w|^2, and some of the loss
     assert all(p.grad is None for p in gan.networks["generator"].parameters())
-    assert gan.weight(0.0) == pytest.approx(1000) and gan.weight(0.9) == pytest.approx(1.0)
+    assert gan.weight(0.0) == pytest.approx(1000) and gan.weight(0.9) == pytest.approx(10.0)
 
 
 def test_gamma_has_the_unit_of_the_data():

@@ -116,6 +116,13 @@ def test_too_little_to_learn_from_is_refused_by_name_unless_forced(tmp_path):
     assert error.value.code == "CLASS_TOO_FEW" and "single" in error.value.message
 
 
+def test_an_estimate_is_checked_on_records_of_the_model(say, home):
+    status, out, err = say("log-prob", home / "run", home / "pictures" / "dark", "--check", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["kind"] == "estimate" and told["check"]["gap"] == pytest.approx(told["check"]["upper"] - told["check"]["lower"])
+
+
 def test_a_text_space_names_the_family_to_use():
     from verossim.families.gan import GAN
     from verossim.spaces import Discrete

@@ -101,13 +101,14 @@ def log_prob(
     output: Annotated[str | None, typer.Option("--output", "-o", help="A .csv or .parquet file of the scores.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="Score given this class, as label=VALUE.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Which: flow, bound, iwae, elbo, ais; or all.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Bound an estimate on records that the model makes (gan).")] = False,
     outliers: Annotated[int, typer.Option("--outliers", help="How many of the least probable to show.", min=0)] = 10,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
     with _voice(as_json) as voice:
         from .judging import log_prob
-        voice.answer(log_prob(voice, model, source, output, condition, method, outliers, overwrite))
+        voice.answer(log_prob(voice, model, source, output, condition, method, outliers, overwrite, check))
 
 
 @app.command()

@@ -25,14 +25,15 @@ CLASSES = 20  # of a confusion table at most
 
 
 def log_prob(voice: Voice, path: str, source: str, output: str | None, condition: str | None, method: str | None,
-             outliers: int, overwrite: bool) -> dict[str, Any]:
+             outliers: int, overwrite: bool, check: bool = False) -> dict[str, Any]:
     """Nats and bits of each record, their mean, and the least probable records, least probable first; by one of the family's
-    methods, or by all of them, the first of which is written."""
+    methods, or by all of them, the first of which is written. check: also bounds on records that the model makes itself."""
     if not first_rank():
         return {}
     model = Model.load(path)
     wanted = class_of(model, condition)
     methods = list(model.family.methods) if method == "all" and model.family.methods else [method]
+    checked = model.sandwich() if check else None
     told_of = []
     for number, way in enumerate(methods):
         scores = _Scores(outliers)
@@ -50,8 +51,11 @@ def log_prob(voice: Voice, path: str, source: str, output: str | None, condition
                                                              for name in names))
     least = ("record", "log_prob", "bits")
     voice.table("Least probable", least, ([outlier[name] for name in least] for outlier in document["outliers"]))
+    if checked is not None:
+        voice.say(f"On records that the model made itself the estimate is {told(checked['lower'])} nats on average, and at most "
+                  f"{told(checked['upper'])} is true: it may be {told(checked['gap'])} nats too low.")
     _saved(voice, output)
-    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems],
+    return {**document, "output": output, "problems": [vars(problem) for problem in model.problems], "check": checked,
             **({"methods": told_of} if len(told_of) > 1 else {})}
 
 

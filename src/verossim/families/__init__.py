@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..errors import BadConfig, BadData, NotInvertible, near
+from ..errors import BadConfig, BadData, NoLikelihood, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
@@ -106,6 +106,10 @@ class Family(nn.Module, ABC):
             raise BadConfig("SETTING_RANGE", f"'method' is {method!r}, which this family has not.",
                             near(str(method), self.methods))
         return method
+
+    def sandwich(self, count: int, noise: Noise) -> dict[str, float]:
+        """Bounds from below and from above on log p of records that the model makes. Raises NoLikelihood."""
+        raise NoLikelihood("NO_CHECK", f"{type(self).__name__} has no bounds from both sides.", "A model of family gan has.")
 
     @abstractmethod
     def complete(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Tensor:

@@ -89,6 +89,11 @@ class Model:
         stderr = torch.cat([p.stderr for p in parts if p.stderr is not None]) if parts[0].stderr is not None else None
         return replace(parts[0], log_prob=torch.cat([p.log_prob for p in parts]), stderr=stderr)
 
+    def sandwich(self, n: int = 8, seed: int = 0) -> dict[str, float]:
+        """How far an estimate is to be trusted: means over n records that the model makes itself, in nats of the codec's units:
+        "lower", what the estimate says, "upper", a bound from above, and "gap". Raises NoLikelihood from families without."""
+        return self.family.sandwich(_number(n, "how many", 1), Noise(check_seed(seed), n))
+
     @property
     def classes(self) -> list[Any]:
         """The labels that the model was fitted with, in the order of `predict_proba`'s columns."""

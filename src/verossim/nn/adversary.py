@@ -135,6 +135,12 @@ class Discriminator(nn.Module):
         self.told = None if condition is None else Condition(condition, F_)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        phi = self.seen(x)
+        D = self.last(phi)[:, 0]
+        return D if self.told is None else D + (self.told(y, len(x)) * phi).sum(dim=1) / phi.shape[1] ** 0.5
+
+    def seen(self, x: Tensor) -> Tensor:
+        """phi(x), (B, F)."""
         if len(self.waves):
             angles = (x[:, :, None] * self.waves).flatten(1)
             x = torch.cat([x, angles.cos(), angles.sin()], dim=1)
@@ -143,9 +149,7 @@ class Discriminator(nn.Module):
             if number and number % self.depth == 0:
                 h = pooled(h)
             h = block(h)
-        phi = active(self.features(active(h).flatten(1)))
-        D = self.last(phi)[:, 0]
-        return D if self.told is None else D + (self.told(y, len(x)) * phi).sum(dim=1) / phi.shape[1] ** 0.5
+        return active(self.features(active(h).flatten(1)))
 
 
 def _resolutions(axes: tuple[int, ...], width: int) -> tuple[list[tuple[int, ...]], list[int]]:

@@ -7,12 +7,12 @@ the game converges near its solution (Huang et al., "The GAN is dead; long live 
 2024, eq. 1 to 6; Mescheder, Geiger and Nowozin, arXiv:1801.04406). There are no batch statistics.
 
 gamma has the dimension of a squared length of x. Its unit is measured before learning: the squared length over which a fresh
-discriminator changes by as much as it varies over the data,
+discriminator of random last layer changes by as much as it varies over the data,
 
     l^2 = Var D(x) / E |dD/dx|^2,      gamma = GAMMA l^2, falling to COLDEST of it
 
 A strong penalty at first lets a smooth discriminator draw the generator over all of the data; a weak one at the end lets it see
-fine detail (ibid., table 6, cools to a tenth; on mixtures of narrow Gaussians a thousandth was measured to be better: docs/log.md).
+fine detail (ibid., table 6, cools to a tenth; on mixtures of narrow Gaussians a hundredth was measured to be better: docs/log.md).
 
 What a pair has learned can be measured like any model of latents, with a noise of observation: see `likelihood`.
 """
@@ -40,12 +40,12 @@ from .signs import distances, judgements
 
 __all__ = ["GAN", "MEMBER"]
 
-GAMMA = 1.0
-COLDEST, COOLED = 1e-3, 0.7  # what gamma falls to, and the share of a run that it takes
-MEASURED = 256  # records that gamma's unit is measured on
+GAMMA = 2.5
+COLDEST, COOLED = 1e-2, 0.7  # what gamma falls to, and the share of a run that it takes
+MEASURED, LOOKS = 256, 32  # records that gamma's unit is measured on, and random discriminators
 TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much more likely it grows or shrinks at each exam
 PROBE = 256  # records of an exam
-MAPS = {"width": 32, "depth": 1, "latent": 64, "chains": 4, "temperatures": 100}  # where nothing is said
+MAPS = {"width": 16, "depth": 1, "latent": 64, "chains": 4, "temperatures": 100}  # where nothing is said
 VECTORS = {"width": 64, "depth": 3, "latent": 16, "chains": 16, "temperatures": 400}
 CHUNK = 1 << 20  # numbers in the records that are made at a time
 
@@ -82,7 +82,7 @@ class GAN(LearnsByGradient):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        width: int | None = knob(None, "channels of the finest resolution; where nothing is said 32, or 64 for vectors", low=4,
+        width: int | None = knob(None, "channels of the finest resolution; where nothing is said 16, or 64 for vectors", low=4,
                                  high=16_384)
         depth: int | None = knob(None, "residual blocks a resolution; where nothing is said 1, or 3 for vectors", low=1, high=64)
         latent: int | None = knob(None, "numbers of the noise; where nothing is said 64, or 16 for vectors, "
@@ -132,12 +132,19 @@ class GAN(LearnsByGradient):
         self.centre.copy_(torch.where(number, centre, 0.0))
         self.scale.copy_(torch.where(number, spread.nan_to_num(1.0).clamp(min=0.01), 1.0))
         self.anchor.copy_(torch.full_like(anchor, -1 + 1 / self.values.levels) if self.values.levels else anchor)
-        unit, y = self._unit(batch.x[:MEASURED]), batch.condition
-        unit = torch.where(known[:MEASURED], unit, 0.0).requires_grad_()
+        unit = torch.where(known[:MEASURED], self._unit(batch.x[:MEASURED]), 0.0)
+        self.gamma.copy_(GAMMA * self._length(unit, noise))
+
+    def _length(self, x: Tensor, noise: Noise) -> Tensor:
+        """l^2 (), over the directions of a fresh discriminator's features: the means over several of both variance and slope."""
+        variance = slope = 0.0
         with torch.enable_grad():
-            D = self.networks["discriminator"](unit, None if y is None else y[:MEASURED])
-            slope = torch.autograd.grad(D.sum(), unit)[0].flatten(1).square().sum(dim=1).mean()
-        self.gamma.copy_(GAMMA * D.detach().var(correction=0) / slope.clamp(min=1e-12)).clamp_(min=1e-6)
+            phi = self.networks["discriminator"].seen(x.requires_grad_())
+            for v in noise.normal(LOOKS, phi.shape[1])[0].to(phi):
+                D = phi @ v
+                variance += D.detach().var(correction=0)
+                slope += torch.autograd.grad(D.sum(), x, retain_graph=True)[0].flatten(1).square().sum(dim=1).mean()
+        return variance / torch.as_tensor(slope).clamp(min=1e-12)
 
     def loss(self, batch: Batch, turn: Turn) -> Losses:
         """softplus of how much less real the one looks than the other, a pair; for the discriminator with its penalties."""
