@@ -185,11 +185,11 @@ class Engine:
         return tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor
 
     def part(self, tensor: Tensor, like: Tensor) -> Tensor:
-        """The inverse of `whole`: what of a tensor belongs on this rank, as `like` is placed; always a copy."""
+        """The inverse of `whole`: what of a tensor belongs on this rank, placed and laid out as `like` is; always a copy."""
         if isinstance(like, _sharded()):
             from torch.distributed.tensor import distribute_tensor
             return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-        return tensor.to(like.device, copy=True)
+        return torch.empty_like(like, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
     def set(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         """Sets tensors by name to whole values."""

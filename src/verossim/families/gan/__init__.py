@@ -47,6 +47,7 @@ TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much m
 PROBE = 256  # records of an exam
 MAPS = {"width": 16, "depth": 1, "latent": 64, "chains": 4, "temperatures": 100}  # where nothing is said
 VECTORS = {"width": 64, "depth": 3, "latent": 16, "chains": 16, "temperatures": 400}
+PEAKS = 2e-3, 3e-4  # rates of vectors and of maps
 CHUNK = 1 << 20  # numbers in the records that are made at a time
 
 
@@ -58,7 +59,7 @@ class GAN(LearnsByGradient):
     methods = ("ais",)
     turns = (Turn("discriminator", ("discriminator",)), Turn("generator", ("generator",)))
     moments = (0.0, 0.99)
-    peak = 2e-3
+    shards = False
     fewest = 8
     examined = 50
     signs = (
@@ -70,7 +71,7 @@ class GAN(LearnsByGradient):
              remedies=("augmentation", "penalty", "rollback")),
         Sign(name="margin", high=4.0, cause="the discriminator tells everything made at once, and the generator learns nothing more",
              remedies=("penalty", "rate", "rollback")),
-        Sign(name="movement", low=1e-3, high=0.7, cause="the generator stands still, or swings without settling",
+        Sign(name="movement", low=1e-3, high=2.5, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),
     )
     centre: Tensor
@@ -113,6 +114,7 @@ class GAN(LearnsByGradient):
         if len(space.shape) == 3:
             self.networks.to(memory_format=torch.channels_last)
         self.layers, self.latent = self.networks["generator"].layers, self.config.latent
+        self.peak = PEAKS[len(space.shape) > 1]
         self.register_buffer("centre", torch.zeros(space.shape))
         self.register_buffer("scale", torch.ones(space.shape))
         self.register_buffer("anchor", torch.zeros(space.shape))
