@@ -23,7 +23,7 @@ SPACES = {
     "colour": Continuous(shape=(3, 4, 4), axes=("channel", "height", "width"), levels=256),
     "tokens": Discrete(shape=(5,), vocabulary=7, pad=0),
 }
-SMALL = {"width": 8, "latent": 2, "draws": 4, "components": 2, "depth": 1}
+SMALL = {"width": 8, "latent": 2, "draws": 4, "components": 2, "depth": 1, "chains": 2, "temperatures": 6}
 KINDS = {name: FAMILIES.load(name) for name in FAMILIES.names()}
 CASES = [(family, space) for family in KINDS for space in SPACES if isinstance(SPACES[space], KINDS[family].accepts)]
 B = 12
