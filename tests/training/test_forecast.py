@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from slopes import Denoiser, numbers, settled, stream
+from slopes import SPACE, Denoiser, numbers, settled, stream
 
 from verossim.config import knob
 from verossim.errors import BadConfig
@@ -44,6 +44,20 @@ def test_the_widest_network_that_sees_enough_records_is_taken():
     assert (narrow.width, wide.width) == (16, 64)  # 50,000 records at 1 ms each; at 4 ms
     assert 225 < cost.seconds < 250 and cost.seconds == pytest.approx(training.samples * 0.004)
     assert training.samples % training.batch == 0
+
+
+def test_the_rate_follows_the_width_that_the_family_settles():
+    class Open(Denoiser):
+        @dataclass(frozen=True, kw_only=True)
+        class Config:
+            width: int | None = knob(None, "numbers inside; where nothing is said 256", low=16, high=1024)
+
+        def __init__(self, config, space=SPACE, condition=None):
+            Denoiser.__init__(self, replace(config, width=config.width or 256), space, condition)
+
+    for config, share in ((Open.Config(), 0.5), (Open.Config(width=1024), 0.25), (Open.Config(width=32), 1.0)):
+        kept, training, _ = settle(Open, config, Training(samples=64, batch=32), numbers(), Engine())
+        assert kept == config and training.rate == pytest.approx(share * Open.peak)
 
 
 def test_a_width_that_was_given_is_kept():

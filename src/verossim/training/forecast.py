@@ -87,12 +87,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Probe:
-    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate."""
+    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as the family settled it."""
 
     seconds: float
     bytes: float
     parameters: int
     peak: float
+    width: int
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
@@ -116,8 +117,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     wanted = training.samples if isinstance(training.samples, int) else wanted
     batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
-    width = vars(config).get("width", PEAK_WIDTH)
-    rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / width))
+    rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
     settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
@@ -216,7 +216,8 @@ class _Prober:
             batch = self._batch(many)
             a_record = min(self._step(family, batch), self._step(family, batch)) / many
         parameters = sum(p.numel() for p in family.networks.parameters())
-        return _Probe(a_record * len(family.turns), bytes_each, parameters, family.peak)
+        width = vars(family.config).get("width") or PEAK_WIDTH
+        return _Probe(a_record * len(family.turns), bytes_each, parameters, family.peak, width)
 
     def _batch(self, count: int) -> Batch:
         """The first `count` records."""
