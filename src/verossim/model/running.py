@@ -25,7 +25,7 @@ from ..config import build, plain
 from ..data.people import to_pictures
 from ..errors import BadConfig, CannotWrite, CorruptStore, printable
 from ..families import LearnsByGradient
-from ..folders import cannot_write, rewrite
+from ..folders import rewrite
 from ..safety import Provenance, contact_sheet, gate, release_file
 from ..seeds import Noise, untouched
 from ..spaces import Batch
@@ -62,15 +62,13 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
 
     Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK.
     """
-    if restart and task.engine.first:
-        _clear(place)
     space, condition, split = task.codec.space, task.condition, task.encoded.train
 
     def built(config: Any) -> LearnsByGradient:
         with untouched():
             torch.manual_seed(task.seed)
             return task.kind(config, space, condition)
-    found = task.engine.tell(lambda: _recorded(place, task) or _settled(place, task, built))
+    found = task.engine.tell(lambda: (None if restart else _recorded(place, task)) or _settled(place, task, built))
     config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
     family = built(config)
     model = Model(task.codec, family, task.labels, dict(task.card))
@@ -79,7 +77,8 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
             engine = task.engine
             return held.enter_context(data.Loader(split, training.batch, task.seed, samples, engine.rank, engine.ranks))
         course = train(family, batches, training, data=split, held=task.encoded.held_out, seed=task.seed, engine=task.engine,
-                       journal=task.journal, checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
+                       journal=task.journal, checkpoints=Checkpoints(place / STATE),
+                       show=lambda samples: _preview(model, place, samples),
                        publish=lambda state: model.save(place / RUN_MODEL, state))
     if course.interrupted is None:
         unseen = subsample(task.encoded.held_out if len(task.encoded.held_out) else split, task.seed, most=FINISHED, least=1)
@@ -114,11 +113,12 @@ def nats_on_held_out(model: Model, split: data.Split, engine: Engine) -> dict[st
 
 
 def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:
-    """Settles what was left open, and writes it down."""
+    """Settles what was left open, and writes it down; only then is the run that was there removed."""
     config, training, forecast = settle(built, task.config, task.learning, task.encoded.train, task.engine, place,
                                         began=task.began)
     task.journal.event("forecast", **vars(forecast), disk=forecast.disk, config=plain(config), training=vars(training))
     settled = {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config), "training": vars(training)}
+    _clear(place)
     rewrite(place / SETTINGS, (json.dumps(settled, indent=1, default=str) + "\n").encode())
     return {"config": settled["config"], "training": settled["training"]}
 
@@ -127,6 +127,9 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
     """What the folder's run settled, where there is one. Raises BadConfig RUN_CHANGED showing what differs, CorruptStore."""
     path = place / SETTINGS
     if not path.exists():
+        if Checkpoints(place / STATE).places():
+            raise CorruptStore("CKPT_MISSING", f"{printable(path)} is not there, without which its checkpoints mean nothing.",
+                               "Begin anew with --restart, or choose another folder.")
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -145,13 +148,11 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
 
 
 def _clear(place: Path) -> None:
-    """Removes a run, so that another may begin; files that no run makes are left."""
-    try:
-        for folder in (STATE, PREVIEWS, RUN_MODEL):
-            shutil.rmtree(place / folder, ignore_errors=True)
-        (place / SETTINGS).unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(error, place) from error
+    """Removes what a run has made, so that another may begin; its settings stay until those of the other take their place, and
+    files that no run makes are left. Raises CannotWrite where a checkpoint would stay, for it would be gone on from."""
+    Checkpoints(place / STATE).clear()
+    for folder in (PREVIEWS, RUN_MODEL):
+        shutil.rmtree(place / folder, ignore_errors=True)
 
 
 def _preview(model: Model, place: Path, samples: int) -> None:

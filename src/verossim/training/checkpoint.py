@@ -54,14 +54,14 @@ class Checkpoints:
         check_finite(place, checkpoint.tensors)
         write_sealed(place, {STATE: to_json({"samples": checkpoint.samples, **checkpoint.plain}),
                              TENSORS: packed(checkpoint.tensors)})
-        for old in self._places()[KEPT:]:
+        for old in self.places()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, every byte verified; None where there is none. Raises CorruptStore where there are
         some and all of them are damaged."""
         self.damaged = []
-        for place in self._places():
+        for place in self.places():
             try:
                 return _loaded(place)
             except CorruptStore as error:
@@ -73,12 +73,12 @@ class Checkpoints:
     def clear(self) -> None:
         """Removes every checkpoint. Raises CannotWrite."""
         try:
-            for place in self._places():
+            for place in self.places():
                 shutil.rmtree(place)
         except OSError as error:
             raise cannot_write(error, self.folder) from error
 
-    def _places(self) -> list[Path]:
+    def places(self) -> list[Path]:
         """The checkpoints' folders, newest first."""
         return sorted(self.folder.glob(f"{NAME}*"), reverse=True) if self.folder.is_dir() else []
 
