@@ -62,6 +62,23 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, settings, number):
     assert {name.partition("/")[0] for name in held(tmp_path / "cut")} == {"raw", "average", "optimizer", "buffer"}
 
 
+@pytest.mark.parametrize("stop", [None, 20])
+def test_what_is_kept_is_kept_before_anything_is_shown_and_a_run_that_must_stop_shows_nothing(tmp_path, stop):
+    """Who asks a run to stop may not wait for a preview."""
+    order, data = [], numbers()
+
+    class Told(Checkpoints):
+        def save(self, checkpoint):
+            order.append(("save", checkpoint.samples))
+            Checkpoints.save(self, checkpoint)
+    made = family() if stop is None else stop_after(family(), stop)
+    course = train(made, stream(data, 32), settled(samples=1600), data=data, checkpoints=Told(tmp_path),
+                   show=lambda samples: order.append(("show", samples)), publish=lambda state: order.append(("publish", None)))
+    assert course.samples == (1600 if stop is None else 21 * 32)
+    last = [("save", course.samples), ("publish", None), *([("show", 1600)] if stop is None else [])]
+    assert order == [("save", 0), ("publish", None), *last]
+
+
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_average_behind(tmp_path):
     first, _ = run(tmp_path / "a")
     second, _ = run()
