@@ -87,7 +87,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Probe:
-    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as the family settled it."""
+    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as it was settled."""
 
     seconds: float
     bytes: float
