@@ -1,16 +1,21 @@
 """What learning will cost is known, and refused where it cannot be, before the first step."""
 
 import shutil
+import statistics
+import time
 import types
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from slopes import SPACE, Denoiser, numbers, settled, stream
+from tiny import batch_of
 
 from verossim.config import knob
 from verossim.errors import BadConfig
-from verossim.training import Checkpoints, Engine, Training, forecast, seconds_of, settle, train
+from verossim.families.vae import VAE
+from verossim.spaces import Continuous
+from verossim.training import Checkpoints, Engine, InMemory, Training, forecast, seconds_of, settle, train
 
 CLOCK = {"now": 0.0}
 
@@ -104,6 +109,33 @@ def test_the_numbers_forecast_are_those_of_the_run(tmp_path):
     assert cost.parameters == sum(p.numel() for p in made.parameters())
     written = next(tmp_path.glob("samples-*/tensors.safetensors")).stat().st_size
     assert cost.state_bytes == pytest.approx(written, rel=0.5)
+
+
+@pytest.mark.parametrize(("dims", "width", "batch", "steps", "budget"), [(784, 256, 16, 120, ""), (6, 32, 32, 200, "60s")])
+def test_the_time_forecast_is_that_of_the_run_by_the_processors_clock(monkeypatch, dims, width, batch, steps, budget):
+    """A step is more than its network: optimizers, norms and batches take their time."""
+    monkeypatch.setattr(forecast, "time", types.SimpleNamespace(perf_counter=time.process_time))
+    space, data = Continuous(shape=(dims,), axes=("number",)), InMemory(batch_of(torch.randn(500, dims)))
+
+    def build(config):
+        torch.manual_seed(0)
+        return VAE(config, space, None)
+    ratios, asked = [], Training(samples=batch * steps, batch=batch, budget=budget)
+    for _ in range(3):
+        config, training, cost = settle(build, VAE.Config(width=width), asked, data, Engine())
+        made, began = build(config), time.process_time()
+        train(made, stream(data, batch), training, data=data)
+        ratios.append((time.process_time() - began) / cost.seconds)
+    assert 0.6 < statistics.median(ratios) < 1.4, ratios
+
+
+def test_a_network_that_no_memory_holds_is_refused_unmeasured():
+    class Unmeasured(Denoiser):
+        def loss(self, batch, turn):
+            raise AssertionError("it was measured")
+    with pytest.raises(BadConfig) as error:
+        settle(Unmeasured, Denoiser.Config(width=64), Training(samples=1000), numbers(), Engine(), limit=4 * 6 * 580 - 1)
+    assert error.value.code == "PLAN_MEMORY"
 
 
 def test_what_cannot_finish_is_refused_by_the_name_of_the_setting():
