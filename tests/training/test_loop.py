@@ -1,5 +1,6 @@
 """The loop: it loses nothing, repeats itself bit for bit, and guards the weights."""
 
+import json
 import os
 import random
 import signal
@@ -12,7 +13,9 @@ from slopes import Denoiser, numbers, settled, stream
 
 from verossim.errors import CannotWrite, CorruptStore, Diverged
 from verossim.families import Turn
+from verossim.sealed import to_json, write_sealed
 from verossim.training import Checkpoints, Engine, Journal, locked, loop, train
+from verossim.training.checkpoint import Checkpoint
 
 HERE = Path(__file__).parent
 
@@ -297,6 +300,39 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     with pytest.raises(CorruptStore) as error:
         Checkpoints(tmp_path).newest()
     assert error.value.code == "CKPT_MISSING"
+
+
+def test_a_damaged_checkpoint_takes_the_place_of_no_whole_one(tmp_path):
+    def at(samples: int) -> Checkpoint:
+        return Checkpoint(samples, {}, {"raw/w": torch.full((5,), float(samples))})
+
+    def there() -> list[int]:
+        return sorted(int(place.name.removeprefix("samples-")) for place in tmp_path.iterdir())
+    checkpoints = Checkpoints(tmp_path)
+    for samples in (100, 200):
+        checkpoints.save(at(samples))
+    file = tmp_path / f"samples-{200:015d}" / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+    assert checkpoints.newest().samples == 100
+    checkpoints.save(at(150))
+    assert there() == [100, 150]
+    checkpoints.save(at(180))
+    assert there() == [150, 180] and checkpoints.newest().samples == 180 and not checkpoints.damaged
+
+
+@pytest.mark.parametrize(("number", "way"), [(None, "--restart"), (1, "--restart"), (99, "pip install")])
+def test_a_checkpoint_of_another_version_is_told_and_no_damage(tmp_path, number, way):
+    """The format before has no number in it, and knows neither watches nor a doctor."""
+    run(tmp_path, stop_after(family(), 20))
+    newest = max(tmp_path.glob("samples-*"))
+    state = json.loads((newest / "state.json").read_bytes())
+    assert state.pop("format") == 2
+    state |= {"guard": {"losses": [], "norms": [], "skipped": []}} | ({} if number is None else {"format": number})
+    del state["doctor"]
+    write_sealed(newest, {"state.json": to_json(state), "tensors.safetensors": (newest / "tensors.safetensors").read_bytes()})
+    with pytest.raises(CorruptStore) as error:
+        run(tmp_path)
+    assert error.value.code == "CKPT_VERSION" and way in error.value.hint and newest.name in error.value.message
 
 
 def test_a_second_trainer_is_refused(tmp_path):
