@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -373,6 +374,34 @@ def test_two_ranks_equal_one(way, monkeypatch):
         for mine, theirs in zip(one.parameters(), rank["weights"], strict=True):
             assert torch.allclose(mine.flatten(), torch.tensor(theirs), atol=1e-5)
     assert abs(told[0]["loss"] - course.curve[-1][1]) < 1e-5
+
+
+APART = """
+import json, sys
+import torch
+from slopes import Denoiser, numbers, settled, stream
+from verossim.errors import CannotWrite
+from verossim.training import Checkpoints, Engine, train
+engine, data = Engine.start(), numbers()
+torch.manual_seed(0)
+made, told = Denoiser(Denoiser.Config()), None
+try:
+    train(made, stream(data, 32, engine.rank, engine.ranks), settled(samples=1600), data=data, seed=5, engine=engine,
+          checkpoints=Checkpoints(sys.argv[1 + engine.rank]))
+except CannotWrite as error:
+    told = [error.code, error.message]
+engine.close()
+sys.stdout.write(json.dumps(told))
+"""
+
+
+def test_ranks_that_would_go_on_from_different_states_are_stopped(tmp_path):
+    """On nodes without a shared folder only the first one has checkpoints."""
+    run(tmp_path / "first", stop_after(family(), 20), samples=1600)
+    told = ["RUN_APART", "The ranks stand at [672, none] records."]
+    assert spawned(APART, tmp_path / "first", tmp_path / "second") == [told, told]
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert spawned(APART, tmp_path / "first", tmp_path / "second") == [None, None]
 
 
 def test_the_engine_on_its_own_adds_nothing():

@@ -61,7 +61,7 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
     neither where these are sharded, nor once a run was asked to stop, for it is given little time.
 
     The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
-    CannotWrite when the last save fails.
+    CannotWrite when the last save fails, or RUN_APART where ranks would go on from different states.
     """
     run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, show, publish)
     family.train()
@@ -102,6 +102,7 @@ class _Run:
         held = None if self.checkpoints is None else self.checkpoints.newest()
         for problem in self.checkpoints.damaged if self.checkpoints else ():
             self.journal.warn(problem.code, problem.message, "The checkpoint before it is used.")
+        self.check_together(None if held is None else held.samples)
         if held is None:
             family.start(subsample(data, self.seed), Noise(self.seed, 1))
         family.to(engine.device)
@@ -129,6 +130,13 @@ class _Run:
             yield
         finally:
             engine.unwrap(family.networks)
+
+    def check_together(self, samples: int | None) -> None:
+        """Raises CannotWrite RUN_APART on all ranks where their newest checkpoints differ: nodes may not see the same folder."""
+        stand = self.engine.gather(torch.tensor([-1 if samples is None else samples])).tolist()
+        if len({*stand}) > 1:
+            told = ", ".join("none" if at < 0 else str(at) for at in stand)
+            raise CannotWrite("RUN_APART", f"The ranks stand at [{told}] records.", "Give a folder that all nodes share.")
 
     def resume(self, held: Checkpoint) -> None:
         """Sets everything but the average to what a checkpoint holds."""
