@@ -132,7 +132,7 @@ class _Run:
             engine.unwrap(family.networks)
 
     def check_together(self, samples: int | None) -> None:
-        """Raises CannotWrite RUN_APART on all ranks where their newest checkpoints differ: nodes may not see the same folder."""
+        """Raises CannotWrite RUN_APART on all ranks where their newest checkpoints differ: nodes may not share a folder."""
         stand = self.engine.gather(torch.tensor([-1 if samples is None else samples])).tolist()
         if len({*stand}) > 1:
             told = ", ".join("none" if at < 0 else str(at) for at in stand)
