@@ -38,7 +38,7 @@ __all__ = ["DATA", "EVENTS", "by_gradient", "check_place"]
 
 DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
 SHOWN = 36  # samples of a preview
-JUDGED = 4096  # held-out records, at most
+JUDGED, AT_ONCE = 4096, 256  # held-out records, at most, in all and at once
 FINISHED = 64  # records that a family may measure itself on at the end
 FOREVER = 10**15
 
@@ -84,31 +84,38 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
         unseen = subsample(task.encoded.held_out if len(task.encoded.held_out) else split, task.seed, most=FINISHED, least=1)
         family.finish(task.engine.placed(unseen), Noise(task.seed, len(unseen.x)))
     if task.engine.first and course.interrupted is None:
-        model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine)
+        at_once = min(AT_ONCE, -(-training.batch // (training.accumulate * task.engine.ranks)))
+        model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine, at_once)
     model.family.to("cpu")
     model.card["history"] = {"training": vars(training), **vars(course)}
     return model
 
 
-def nats_on_held_out(model: Model, split: data.Split, engine: Engine) -> dict[str, Any] | None:
-    """Mean of the bound on the log-likelihood that learning follows, on records that were not learned from, with its standard
-    error over them; given their labels where the model has labels. None without records, or where there is no such bound."""
+def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: int = AT_ONCE) -> dict[str, Any] | None:
+    """Mean l of the bound on the log-likelihood that learning follows, over records of weights u that were not learned from,
+    with its standard error over them; given their labels where the model has labels. None without records, or where there is no
+    such bound. at_once : records, as many as memory allowed while learning.
+
+        l = sum_i u_i l_i / sum_i u_i,      stderr^2 = sum_i u_i^2 (l_i - l)^2 / (sum_i u_i)^2
+    """
     if not len(split):
         return None
-    nats, family = [], cast(LearnsByGradient, model.family)
+    nats, units, family = [], [], cast(LearnsByGradient, model.family)
     with torch.no_grad():
-        for first in range(0, min(len(split), JUDGED), 256):
-            given = split.slice(first, min(first + 256, JUDGED))
+        for first in range(0, min(len(split), JUDGED), at_once):
+            given = split.slice(first, min(first + at_once, JUDGED))
             noise = Noise(0, len(given.x), FOREVER + first)
             batch = engine.placed(Batch(given.x, given.condition, given.units, given.index, noise))
             parts = family.loss(batch, family.turns[0]).parts
             if "nats" not in parts:
                 return None
             nats.append(parts["nats"].double().cpu() - model.codec.log_volume(given.x))
-    found = torch.cat(nats)
+            units.append(given.units.double())
+    l, u = torch.cat(nats), torch.cat(units)
+    mean = float(u @ l / u.sum())
+    error = float((u * (l - mean)).norm() / u.sum()) if len(l) > 1 else math.nan
     scale = model.codec.space.coordinates * math.log(2)
-    mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found))) if len(found) > 1 else math.nan
-    return {"records": len(found), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
+    return {"records": len(l), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
             "of": "p(x)" if model.label is None else "p(x | y)", "accuracy": None}
 
 
