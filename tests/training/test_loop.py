@@ -141,6 +141,7 @@ def test_steps_that_are_not_finite_leave_no_trace(tmp_path):
                    journal=Journal(None, said.append))
     bad = [e for e in said if e["event"] == "skipped" and e["why"] == "not finite"]
     assert len(bad) == 100 and course.skipped >= 100
+    assert all(e["records"] == [n % 500 for n in range(e["samples"], e["samples"] + 32)] for e in bad)
     assert all(value.isfinite().all() for value in held(tmp_path).values())
     assert all(p.isfinite().all() for p in made.parameters())
 

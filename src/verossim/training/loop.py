@@ -45,6 +45,7 @@ TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
 REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
 SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
 CURVE = 1000  # points of the curve that are kept
+NAMED = 100  # records of a skipped step that the journal names, at most
 NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
 
@@ -227,7 +228,8 @@ class _Run:
         why = "scale" if rescaled else self.guard.verdict(loss, length, turn.name)
         if why is not None:
             self.skipped += 1
-            self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length)
+            self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length,
+                               records=batch.index[:NAMED].tolist())
         else:
             if self.config.clip and length > self.config.clip:
                 self.engine.clip(learning, self.config.clip / length)
