@@ -62,7 +62,8 @@ def rewrite(path: Path, content: bytes) -> None:
         beside.replace(path)
         _on_disk(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise cannot_write(error, path) from error
 
 

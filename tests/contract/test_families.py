@@ -7,6 +7,7 @@ from functools import cache, partial
 import pytest
 import torch
 
+import verossim
 from verossim.config import build, knobs
 from verossim.errors import BadConfig, Incompatible, NoLikelihood, NotInvertible
 from verossim.families import LearnsByGradient
@@ -209,6 +210,14 @@ def test_every_parameter_gets_a_gradient(family, space, conditional):
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert not without, f"no gradient reaches {without}"
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("family", [family for family in KINDS if issubclass(KINDS[family], LearnsByGradient)])
+def test_it_is_fitted_with_nothing_said_of_its_network(family):
+    x = records("numbers", 40).numpy()
+    model = verossim.fit(x, family=family, samples=64, batch=32, device="cpu")
+    assert model.card["history"]["samples"] == 64
+    assert 0 < model.card["history"]["training"]["rate"] <= KINDS[family].peak
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -2,7 +2,7 @@
 
 import os
 
-CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
+CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir", "replace")
 
 
 def fail(patch, call: str, nth: int, number: int, lasting: bool) -> list[int]:

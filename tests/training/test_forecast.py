@@ -1,16 +1,21 @@
 """What learning will cost is known, and refused where it cannot be, before the first step."""
 
 import shutil
+import statistics
+import time
 import types
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from slopes import Denoiser, numbers, settled, stream
+from slopes import SPACE, Denoiser, numbers, settled, stream
+from tiny import batch_of
 
 from verossim.config import knob
 from verossim.errors import BadConfig
-from verossim.training import Checkpoints, Engine, Training, forecast, seconds_of, settle, train
+from verossim.families.vae import VAE
+from verossim.spaces import Continuous
+from verossim.training import Checkpoints, Engine, InMemory, Training, forecast, seconds_of, settle, train
 
 CLOCK = {"now": 0.0}
 
@@ -44,6 +49,20 @@ def test_the_widest_network_that_sees_enough_records_is_taken():
     assert (narrow.width, wide.width) == (16, 64)  # 50,000 records at 1 ms each; at 4 ms
     assert 225 < cost.seconds < 250 and cost.seconds == pytest.approx(training.samples * 0.004)
     assert training.samples % training.batch == 0
+
+
+def test_the_rate_follows_the_width_that_the_family_settles():
+    class Open(Denoiser):
+        @dataclass(frozen=True, kw_only=True)
+        class Config:
+            width: int | None = knob(None, "numbers inside; where nothing is said 256", low=16, high=1024)
+
+        def __init__(self, config, space=SPACE, condition=None):
+            Denoiser.__init__(self, replace(config, width=config.width or 256), space, condition)
+
+    for config, share in ((Open.Config(), 0.5), (Open.Config(width=1024), 0.25), (Open.Config(width=32), 1.0)):
+        kept, training, _ = settle(Open, config, Training(samples=64, batch=32), numbers(), Engine())
+        assert kept == config and training.rate == pytest.approx(share * Open.peak)
 
 
 def test_a_width_that_was_given_is_kept():
@@ -90,6 +109,36 @@ def test_the_numbers_forecast_are_those_of_the_run(tmp_path):
     assert cost.parameters == sum(p.numel() for p in made.parameters())
     written = next(tmp_path.glob("samples-*/tensors.safetensors")).stat().st_size
     assert cost.state_bytes == pytest.approx(written, rel=0.5)
+
+
+@pytest.mark.parametrize(("dims", "width", "batch", "steps", "budget"), [(784, 512, 8, 80, ""), (6, 32, 32, 200, "60s")])
+def test_the_time_forecast_is_that_of_the_run_by_the_processors_clock(monkeypatch, dims, width, batch, steps, budget):
+    """A step is more than its network: optimizers, norms and batches take their time."""
+    monkeypatch.setattr(forecast, "time", types.SimpleNamespace(perf_counter=time.process_time))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for one another take the processor's time
+    space, data = Continuous(shape=(dims,), axes=("number",)), InMemory(batch_of(torch.randn(500, dims)))
+
+    def build(config):
+        torch.manual_seed(0)
+        return VAE(config, space, None)
+    ratios, asked = [], Training(samples=batch * steps, batch=batch, budget=budget)
+    for _ in range(3):
+        config, training, cost = settle(build, VAE.Config(width=width), asked, data, Engine())
+        made, began = build(config), time.process_time()
+        train(made, stream(data, batch), training, data=data)
+        ratios.append((time.process_time() - began) / cost.seconds)
+    torch.set_num_threads(threads)
+    assert 0.5 < statistics.median(ratios) < 1.8, ratios
+
+
+def test_a_network_that_no_memory_holds_is_refused_unmeasured():
+    class Unmeasured(Denoiser):
+        def loss(self, batch, turn):
+            raise AssertionError("it was measured")
+    with pytest.raises(BadConfig) as error:
+        settle(Unmeasured, Denoiser.Config(width=64), Training(samples=1000), numbers(), Engine(), limit=4 * 6 * 580 - 1)
+    assert error.value.code == "PLAN_MEMORY"
 
 
 def test_what_cannot_finish_is_refused_by_the_name_of_the_setting():

@@ -1,7 +1,9 @@
 """The loop: it loses nothing, repeats itself bit for bit, and guards the weights."""
 
+import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from slopes import Denoiser, numbers, settled, stream
 
 from verossim.errors import CannotWrite, CorruptStore, Diverged
 from verossim.families import Turn
+from verossim.sealed import to_json, write_sealed
 from verossim.training import Checkpoints, Engine, Journal, locked, loop, train
+from verossim.training.checkpoint import Checkpoint
 
 HERE = Path(__file__).parent
 
@@ -60,6 +64,23 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, settings, number):
     assert course.interrupted is None and course.samples == 3200
     assert same(held(tmp_path / "whole"), held(tmp_path / "cut"))
     assert {name.partition("/")[0] for name in held(tmp_path / "cut")} == {"raw", "average", "optimizer", "buffer"}
+
+
+@pytest.mark.parametrize("stop", [None, 20])
+def test_what_is_kept_is_kept_before_anything_is_shown_and_a_run_that_must_stop_shows_nothing(tmp_path, stop):
+    """Who asks a run to stop may not wait for a preview."""
+    order, data = [], numbers()
+
+    class Told(Checkpoints):
+        def save(self, checkpoint):
+            order.append(("save", checkpoint.samples))
+            Checkpoints.save(self, checkpoint)
+    made = family() if stop is None else stop_after(family(), stop)
+    course = train(made, stream(data, 32), settled(samples=1600), data=data, checkpoints=Told(tmp_path),
+                   show=lambda samples: order.append(("show", samples)), publish=lambda state: order.append(("publish", None)))
+    assert course.samples == (1600 if stop is None else 21 * 32)
+    last = [("save", course.samples), ("publish", None), *([("show", 1600)] if stop is None else [])]
+    assert order == [("save", 0), ("publish", None), *last]
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_average_behind(tmp_path):
@@ -120,6 +141,7 @@ def test_steps_that_are_not_finite_leave_no_trace(tmp_path):
                    journal=Journal(None, said.append))
     bad = [e for e in said if e["event"] == "skipped" and e["why"] == "not finite"]
     assert len(bad) == 100 and course.skipped >= 100
+    assert all(e["records"] == [n % 500 for n in range(e["samples"], e["samples"] + 32)] for e in bad)
     assert all(value.isfinite().all() for value in held(tmp_path).values())
     assert all(p.isfinite().all() for p in made.parameters())
 
@@ -282,6 +304,39 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     assert error.value.code == "CKPT_MISSING"
 
 
+def test_a_damaged_checkpoint_takes_the_place_of_no_whole_one(tmp_path):
+    def at(samples: int) -> Checkpoint:
+        return Checkpoint(samples, {}, {"raw/w": torch.full((5,), float(samples))})
+
+    def there() -> list[int]:
+        return sorted(int(place.name.removeprefix("samples-")) for place in tmp_path.iterdir())
+    checkpoints = Checkpoints(tmp_path)
+    for samples in (100, 200):
+        checkpoints.save(at(samples))
+    file = tmp_path / f"samples-{200:015d}" / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+    assert checkpoints.newest().samples == 100
+    checkpoints.save(at(150))
+    assert there() == [100, 150]
+    checkpoints.save(at(180))
+    assert there() == [150, 180] and checkpoints.newest().samples == 180 and not checkpoints.damaged
+
+
+@pytest.mark.parametrize(("number", "way"), [(None, "--restart"), (1, "--restart"), (99, "pip install")])
+def test_a_checkpoint_of_another_version_is_told_and_no_damage(tmp_path, number, way):
+    """The format before has no number in it, and knows neither watches nor a doctor."""
+    run(tmp_path, stop_after(family(), 20))
+    newest = max(tmp_path.glob("samples-*"))
+    state = json.loads((newest / "state.json").read_bytes())
+    assert state.pop("format") == 2
+    state |= {"guard": {"losses": [], "norms": [], "skipped": []}} | ({} if number is None else {"format": number})
+    del state["doctor"]
+    write_sealed(newest, {"state.json": to_json(state), "tensors.safetensors": (newest / "tensors.safetensors").read_bytes()})
+    with pytest.raises(CorruptStore) as error:
+        run(tmp_path)
+    assert error.value.code == "CKPT_VERSION" and way in error.value.hint and newest.name in error.value.message
+
+
 def test_a_second_trainer_is_refused(tmp_path):
     with locked(tmp_path / "run"):
         with pytest.raises(CannotWrite) as error, locked(tmp_path / "run"):
@@ -320,6 +375,34 @@ def test_two_ranks_equal_one(way, monkeypatch):
         for mine, theirs in zip(one.parameters(), rank["weights"], strict=True):
             assert torch.allclose(mine.flatten(), torch.tensor(theirs), atol=1e-5)
     assert abs(told[0]["loss"] - course.curve[-1][1]) < 1e-5
+
+
+APART = """
+import json, sys
+import torch
+from slopes import Denoiser, numbers, settled, stream
+from verossim.errors import CannotWrite
+from verossim.training import Checkpoints, Engine, train
+engine, data = Engine.start(), numbers()
+torch.manual_seed(0)
+made, told = Denoiser(Denoiser.Config()), None
+try:
+    train(made, stream(data, 32, engine.rank, engine.ranks), settled(samples=1600), data=data, seed=5, engine=engine,
+          checkpoints=Checkpoints(sys.argv[1 + engine.rank]))
+except CannotWrite as error:
+    told = [error.code, error.message]
+engine.close()
+sys.stdout.write(json.dumps(told))
+"""
+
+
+def test_ranks_that_would_go_on_from_different_states_are_stopped(tmp_path):
+    """On nodes without a shared folder only the first one has checkpoints."""
+    run(tmp_path / "first", stop_after(family(), 20), samples=1600)
+    told = ["RUN_APART", "The ranks stand at [672, none] records."]
+    assert spawned(APART, tmp_path / "first", tmp_path / "second") == [told, told]
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert spawned(APART, tmp_path / "first", tmp_path / "second") == [None, None]
 
 
 def test_the_engine_on_its_own_adds_nothing():

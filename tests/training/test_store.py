@@ -12,6 +12,7 @@ from failing import CALLS, fail
 
 from verossim import sealed, store
 from verossim.errors import CannotWrite, CorruptStore, Refused
+from verossim.folders import rewrite
 
 MODEL = {"family": {"name": "gmm", "config": {"components": 2}}, "codec": None}
 CARD = {"seed": 0, "history": {"objectives": [-3.5, -3.25], "held_out": float("nan")}}
@@ -147,6 +148,40 @@ def test_whichever_call_fails_the_old_or_the_new_model_loads(tmp_path, monkeypat
                 break
     assert {call for call, _ in met} == {"open", "write", "fsync", "rename", "mkdir"}  # what is left over is no one's loss
     assert len(met) >= 20
+
+
+@pytest.mark.parametrize(("number", "code", "lasting"), [
+    (errno.ENOSPC, "DISK_FULL", False), (errno.ENOSPC, "DISK_FULL", True), (errno.EIO, "IO_ERROR", True)])
+def test_whichever_call_fails_a_file_rewritten_is_the_old_one_or_the_new(tmp_path, monkeypatch, number, code, lasting):
+    met, path = set(), tmp_path / "settings.json"
+    for call in CALLS:
+        for nth in range(100):
+            rewrite(path, b"old")
+            with monkeypatch.context() as patch:
+                reached = fail(patch, call, nth, number, lasting)
+                try:
+                    rewrite(path, b"new")
+                except CannotWrite as error:
+                    met.add(call)
+                    assert error.code == code and str(path) in error.message
+                    assert path.read_bytes() == b"old" or call in ("open", "fsync")  # of the folder, once the new one is there
+                else:
+                    assert path.read_bytes() == b"new"
+            assert path.read_bytes() in (b"old", b"new") and beside(path) == []
+            if not reached:
+                break
+    assert met == {"open", "write", "fsync", "replace"}
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_file_that_cannot_be_cleared_up_either_is_told_as_what_went_wrong_first(tmp_path, monkeypatch, call):
+    rewrite(tmp_path / "settings.json", b"old")
+    with monkeypatch.context() as patch:
+        fail(patch, call, 0, errno.ENOSPC, True)
+        fail(patch, "unlink", 0, errno.EIO, True)
+        with pytest.raises(CannotWrite) as error:
+            rewrite(tmp_path / "settings.json", b"new")
+    assert error.value.code == "DISK_FULL" and (tmp_path / "settings.json").read_bytes() == b"old"
 
 
 def test_kill_9_at_any_moment_leaves_the_old_or_the_new_model(tmp_path):

@@ -25,7 +25,7 @@ from ..config import build, plain
 from ..data.people import to_pictures
 from ..errors import BadConfig, CannotWrite, CorruptStore, printable
 from ..families import LearnsByGradient
-from ..folders import cannot_write, rewrite
+from ..folders import rewrite
 from ..safety import Provenance, contact_sheet, gate, release_file
 from ..seeds import Noise, untouched
 from ..spaces import Batch
@@ -38,7 +38,7 @@ __all__ = ["DATA", "EVENTS", "by_gradient", "check_place"]
 
 DATA, EVENTS, STATE, PREVIEWS, SETTINGS = "data", "events.jsonl", "state", "previews", "settings.json"
 SHOWN = 36  # samples of a preview
-JUDGED = 4096  # held-out records, at most
+JUDGED, AT_ONCE = 4096, 256  # held-out records, at most, in all and at once
 FINISHED = 64  # records that a family may measure itself on at the end
 FOREVER = 10**15
 
@@ -62,15 +62,13 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
 
     Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK.
     """
-    if restart and task.engine.first:
-        _clear(place)
     space, condition, split = task.codec.space, task.condition, task.encoded.train
 
     def built(config: Any) -> LearnsByGradient:
         with untouched():
             torch.manual_seed(task.seed)
             return task.kind(config, space, condition)
-    found = task.engine.tell(lambda: _recorded(place, task) or _settled(place, task, built))
+    found = task.engine.tell(lambda: (None if restart else _recorded(place, task)) or _settled(place, task, built))
     config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
     family = built(config)
     model = Model(task.codec, family, task.labels, dict(task.card))
@@ -79,46 +77,55 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
             engine = task.engine
             return held.enter_context(data.Loader(split, training.batch, task.seed, samples, engine.rank, engine.ranks))
         course = train(family, batches, training, data=split, held=task.encoded.held_out, seed=task.seed, engine=task.engine,
-                       journal=task.journal, checkpoints=Checkpoints(place / STATE), show=lambda samples: _preview(model, place, samples),
+                       journal=task.journal, checkpoints=Checkpoints(place / STATE),
+                       show=lambda samples: _preview(model, place, samples),
                        publish=lambda state: model.save(place / RUN_MODEL, state))
     if course.interrupted is None:
         unseen = subsample(task.encoded.held_out if len(task.encoded.held_out) else split, task.seed, most=FINISHED, least=1)
         family.finish(task.engine.placed(unseen), Noise(task.seed, len(unseen.x)))
     if task.engine.first and course.interrupted is None:
-        model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine)
+        at_once = min(AT_ONCE, -(-training.batch // (training.accumulate * task.engine.ranks)))
+        model.card["held_out"] = nats_on_held_out(model, task.encoded.held_out, task.engine, at_once)
     model.family.to("cpu")
     model.card["history"] = {"training": vars(training), **vars(course)}
     return model
 
 
-def nats_on_held_out(model: Model, split: data.Split, engine: Engine) -> dict[str, Any] | None:
-    """Mean of the bound on the log-likelihood that learning follows, on records that were not learned from, with its standard
-    error over them; given their labels where the model has labels. None without records, or where there is no such bound."""
+def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: int = AT_ONCE) -> dict[str, Any] | None:
+    """Mean l of the bound on the log-likelihood that learning follows, over records of weights u that were not learned from,
+    with its standard error over them; given their labels where the model has labels. None without records, or where there is no
+    such bound. at_once : records, as many as memory allowed while learning.
+
+        l = sum_i u_i l_i / sum_i u_i,      stderr^2 = sum_i u_i^2 (l_i - l)^2 / (sum_i u_i)^2
+    """
     if not len(split):
         return None
-    nats, family = [], cast(LearnsByGradient, model.family)
+    nats, units, family = [], [], cast(LearnsByGradient, model.family)
     with torch.no_grad():
-        for first in range(0, min(len(split), JUDGED), 256):
-            given = split.slice(first, min(first + 256, JUDGED))
+        for first in range(0, min(len(split), JUDGED), at_once):
+            given = split.slice(first, min(first + at_once, JUDGED))
             noise = Noise(0, len(given.x), FOREVER + first)
             batch = engine.placed(Batch(given.x, given.condition, given.units, given.index, noise))
             parts = family.loss(batch, family.turns[0]).parts
             if "nats" not in parts:
                 return None
             nats.append(parts["nats"].double().cpu() - model.codec.log_volume(given.x))
-    found = torch.cat(nats)
+            units.append(given.units.double())
+    l, u = torch.cat(nats), torch.cat(units)
+    mean = float(u @ l / u.sum())
+    error = float((u * (l - mean)).norm() / u.sum()) if len(l) > 1 else math.nan
     scale = model.codec.space.coordinates * math.log(2)
-    mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found))) if len(found) > 1 else math.nan
-    return {"records": len(found), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
+    return {"records": len(l), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
             "of": "p(x)" if model.label is None else "p(x | y)", "accuracy": None}
 
 
 def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:
-    """Settles what was left open, and writes it down."""
+    """Settles what was left open, and writes it down; only then is the run that was there removed."""
     config, training, forecast = settle(built, task.config, task.learning, task.encoded.train, task.engine, place,
                                         began=task.began)
     task.journal.event("forecast", **vars(forecast), disk=forecast.disk, config=plain(config), training=vars(training))
     settled = {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config), "training": vars(training)}
+    _clear(place)
     rewrite(place / SETTINGS, (json.dumps(settled, indent=1, default=str) + "\n").encode())
     return {"config": settled["config"], "training": settled["training"]}
 
@@ -127,6 +134,9 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
     """What the folder's run settled, where there is one. Raises BadConfig RUN_CHANGED showing what differs, CorruptStore."""
     path = place / SETTINGS
     if not path.exists():
+        if Checkpoints(place / STATE).places():
+            raise CorruptStore("CKPT_MISSING", f"{printable(path)} is not there, without which its checkpoints mean nothing.",
+                               "Begin anew with --restart, or choose another folder.")
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -145,13 +155,11 @@ def _recorded(place: Path, task: Task) -> dict[str, Any] | None:
 
 
 def _clear(place: Path) -> None:
-    """Removes a run, so that another may begin; files that no run makes are left."""
-    try:
-        for folder in (STATE, PREVIEWS, RUN_MODEL):
-            shutil.rmtree(place / folder, ignore_errors=True)
-        (place / SETTINGS).unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(error, place) from error
+    """Removes what a run has made, so that another may begin; its settings stay until those of the other take their place, and
+    files that no run makes are left. Raises CannotWrite where a checkpoint would stay, for it would be gone on from."""
+    Checkpoints(place / STATE).clear()
+    for folder in (PREVIEWS, RUN_MODEL):
+        shutil.rmtree(place / folder, ignore_errors=True)
 
 
 def _preview(model: Model, place: Path, samples: int) -> None:

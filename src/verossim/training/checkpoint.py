@@ -1,9 +1,10 @@
 """What a run is resumed from: folders `samples-N` under state/, each sealed, the newest whole one of which counts.
 
-    state.json            samples seen, the guard, the settings of the run
-    tensors.safetensors   raw weights, their average and the optimizers' state, by the names of parameters
+    state.json            the format's number, samples seen and steps taken, guard, doctor, curve and the scale of fp16
+    tensors.safetensors   raw weights, their average, buffers, and the state of optimizers and doctor, by name
 
-What ships is another thing (see `store`). A checkpoint never holds a number that is not finite.
+What ships is another thing (see `store`), and so is what was asked for: settings.json, beside state/. A checkpoint never holds
+a number that is not finite.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..sealed import check_finite, packed, read, to_json, unpacked, write_sealed
 __all__ = ["Checkpoint", "Checkpoints", "locked"]
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
+FORMAT = 2  # of state.json; the first had no number, one guard for all turns and no doctor
 KEPT = 2
 NAME = "samples-"
 
@@ -46,25 +48,28 @@ class Checkpoints:
         self.damaged: list[CorruptStore] = []  # what `newest` had to pass over
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint and removes all but the last two.
+        """Writes a checkpoint, and removes all but the last two up to it; what lies after it was passed over as damaged.
 
         Raises CannotWrite OUT_DENIED, DISK_FULL or IO_ERROR and CorruptStore CKPT_NONFINITE; older ones then stand.
         """
         place = self.folder / f"{NAME}{checkpoint.samples:015d}"
         check_finite(place, checkpoint.tensors)
-        write_sealed(place, {STATE: to_json({"samples": checkpoint.samples, **checkpoint.plain}),
+        write_sealed(place, {STATE: to_json({"format": FORMAT, "samples": checkpoint.samples, **checkpoint.plain}),
                              TENSORS: packed(checkpoint.tensors)})
-        for old in self._places()[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        up_to = [other for other in self.places() if other.name <= place.name]
+        for other in {*self.places()} - {*up_to[:KEPT]}:
+            shutil.rmtree(other, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, every byte verified; None where there is none. Raises CorruptStore where there are
-        some and all of them are damaged."""
+        some and all of them are damaged, and CKPT_VERSION where one is whole but of another version."""
         self.damaged = []
-        for place in self._places():
+        for place in self.places():
             try:
                 return _loaded(place)
             except CorruptStore as error:
+                if error.code == "CKPT_VERSION":
+                    raise
                 self.damaged.append(error)
         if self.damaged:
             raise self.damaged[0]
@@ -73,12 +78,12 @@ class Checkpoints:
     def clear(self) -> None:
         """Removes every checkpoint. Raises CannotWrite."""
         try:
-            for place in self._places():
+            for place in self.places():
                 shutil.rmtree(place)
         except OSError as error:
             raise cannot_write(error, self.folder) from error
 
-    def _places(self) -> list[Path]:
+    def places(self) -> list[Path]:
         """The checkpoints' folders, newest first."""
         return sorted(self.folder.glob(f"{NAME}*"), reverse=True) if self.folder.is_dir() else []
 
@@ -87,10 +92,16 @@ def _loaded(place: Path) -> Checkpoint:
     def foreign(names: set[str]) -> CorruptStore:
         return CorruptStore("CKPT_FORMAT", f"{printable(place)} is not a checkpoint: it holds {', '.join(sorted(names)[:5])}.")
     contents = read(place, (STATE, TENSORS), place, foreign)
-    plain: Mapping[str, Any] = json.loads(contents[STATE])
+    plain: dict[str, Any] = json.loads(contents[STATE])
+    number, samples = plain.pop("format", 1), plain.pop("samples")
+    if number != FORMAT:
+        later = isinstance(number, int) and number > FORMAT
+        raise CorruptStore("CKPT_VERSION", f"{printable(place)} has format {printable(number)}; this version reads {FORMAT}.",
+                           "Upgrade: pip install --upgrade verossim." if later else
+                           "Go on with the version that began the run, begin anew with --restart, or choose another folder.")
     tensors = unpacked(contents[TENSORS], f"{printable(place)}/{TENSORS}")
     check_finite(place, tensors)
-    return Checkpoint(plain["samples"], {name: value for name, value in plain.items() if name != "samples"}, tensors)
+    return Checkpoint(samples, plain, tensors)
 
 
 @contextlib.contextmanager

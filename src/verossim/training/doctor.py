@@ -1,8 +1,9 @@
 """Watches how learning goes, says when it goes wrong and why, and does something about it.
 
-Every `examined` steps a family looks at a probe of records, always the same, and tells signs: numbers that each have bounds. A sign
-that is out of its bounds at PATIENCE exams in a row, once WARM steps have been taken, is an alarm: an event in the journal with its
-cause, the numbers behind it and what was done. What can be done is a ladder that the sign names, climbed a rung an alarm:
+Every `examined` steps a family looks at a probe of records, always the same, and tells signs: numbers that each have bounds. A
+sign that is out of its bounds at PATIENCE exams in a row, once WARM steps have been taken, is an alarm: an event in the journal
+with its cause, the numbers behind it and what was done. What can be done is a ladder that the sign names, climbed a rung an
+alarm; after each, GRACE exams give none:
 
     penalty, augmentation   the family presses them          rate       is halved
     rollback                weights go back to the last healthy exam, moments are forgotten, the rate is halved
@@ -19,7 +20,6 @@ from torch import Tensor
 
 from ..families import LearnsByGradient
 from ..seeds import Noise
-from ..spaces import Batch
 from .engine import Engine
 from .journal import Journal
 from .statistics import Split, subsample
@@ -63,7 +63,7 @@ class Doctor:
     def examine(self, steps: int, parameters: Mapping[str, Tensor]) -> Found:
         """The signs now; where all is well the weights are remembered."""
         count = len(self.seen.x if self.unseen is None else self.unseen.x)
-        seen, unseen = (None if batch is None else self.engine.placed(batch) for batch in (self.seen, self.unseen))
+        seen, unseen = self.engine.placed(self.seen), None if self.unseen is None else self.engine.placed(self.unseen)
         self.family.eval()
         exam = self.family.examine(seen, unseen, Noise(self.seed, count))
         self.family.train()
@@ -84,8 +84,8 @@ class Doctor:
         for sign in self.family.signs:
             value = signs.get(sign.name)
             self.out[sign.name] = self.out.get(sign.name, 0) + 1 if value is not None and not sign.holds(value) else 0
-        self.quiet = max(0, self.quiet - 1)
         if self.quiet:
+            self.quiet -= 1
             return None
         return next((sign.name for sign in self.family.signs if self.out[sign.name] >= PATIENCE), None)
 

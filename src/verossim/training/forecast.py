@@ -1,9 +1,9 @@
 """What learning by gradient will cost, measured before the first step; and the settings that were left open, settled by it.
 
-A few records go forward and back through a network built for the purpose. That gives the seconds a record takes, and, from the
-tensors that are kept for the way back, the bytes. A record takes less among many: where a budget and memory allow it, as many
-as a step has are measured. With a budget the widest network is taken that still sees ENOUGH records in that time; what cannot
-finish or fit is refused here, by the name of the setting to change.
+A few records are taken and go forward and back through a network built for the purpose, and its optimizers take a step of rate
+zero. That gives the seconds a record takes, and, from the tensors that are kept for the way back, the bytes. A record takes
+less among many: where time and memory allow it, as many as a step has are measured. With a budget the widest network is taken
+that still sees ENOUGH records in that time; what cannot finish or fit is refused here, by the name of the setting to change.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from ..config import knob, knobs
 from ..errors import BadConfig
-from ..families import LearnsByGradient
+from ..families import LearnsByGradient, Turn
 from ..seeds import Noise
 from ..spaces import Batch
 from .course import Settled
 from .engine import Engine
+from .optimizers import Optimizers
 from .plan import memory
 from .statistics import Split
 
@@ -34,7 +35,7 @@ __all__ = ["Forecast", "Training", "seconds_of", "settle"]
 COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a copy while previews are made
 SAVING = 8  # of the parameters while a checkpoint is written: raw, two moments and the average, and the file of these
 PROBED = 16  # records that are measured first
-PROBING = 0.01  # of a budget, which one network may be measured for with as many records as a step has
+PROBING, PROBING_SECONDS = 0.01, 0.2  # of a budget, or without one, for measuring a network with as many records as a step has
 NUMBERS = 1 << 18  # in a batch, about
 BATCHES = (32, 256)  # records a step
 ENOUGH_STEPS = 2000
@@ -87,12 +88,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Probe:
-    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate."""
+    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as it was settled."""
 
     seconds: float
     bytes: float
     parameters: int
     peak: float
+    width: int
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
@@ -107,7 +109,9 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     limit = memory() if limit is None else limit
     began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
-    prober = _Prober(build, data, training.precision, engine, PROBING * (budget or 0.0), limit)
+    a_step = -(-training.batch // engine.ranks) if isinstance(training.batch, int) else _batch(data, math.inf)
+    prober = _Prober(build, data, training.precision, training.optimizer, engine, a_step,
+                     PROBING * budget if budget else PROBING_SECONDS, limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
     config, probe = _widest(prober, config, len(data), budget)
@@ -116,8 +120,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     wanted = training.samples if isinstance(training.samples, int) else wanted
     batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
-    width = vars(config).get("width") or PEAK_WIDTH
-    rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / width))
+    rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
     settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
@@ -188,50 +191,75 @@ def _widest(prober: "_Prober", config: Any, records: int, budget: float | None) 
 class _Prober:
     """Measures networks on a few records of the data.
 
-    seconds : that may be spent on a step's worth of records once a few were measured. limit : of memory, in bytes.
+    records : of a step. seconds : that may be spent on so many once a few were measured. limit : of memory, in bytes.
     """
 
     build: Callable[[Any], LearnsByGradient]
     data: Split
     precision: str
+    optimizer: str
     engine: Engine
+    records: int
     seconds: float
     limit: int
 
     def probe(self, config: Any, compiled: bool = False) -> _Probe:
-        """The cost of a config's networks."""
+        """The cost of a config's networks; of those whose parameters alone are too many for memory, no time is measured."""
         family = self.build(config)
-        count = min(PROBED, len(self.data))
+        parameters = dict(self.engine.named(family.networks))
+        size, width = sum(p.numel() for p in parameters.values()), vars(family.config).get("width") or PEAK_WIDTH
+        if 4 * COPIES * size > self.limit:
+            return _Probe(math.inf, 0.0, size, family.peak, width)
+        count = min(PROBED, self.records, len(self.data))
         family.start(batch := self._batch(count), Noise(0, 1))
         family.to(self.engine.device).train()
         for network in family.networks.values() if compiled else ():
             network.compile()
-        with contextlib.nullcontext() if compiled else _Kept(family) as kept:
-            self._step(family, batch)
-        a_record = min(self._step(family, batch), self._step(family, batch)) / count
-        bytes_each = kept.bytes / count if kept else 0.0
-        many = int(min(_batch(self.data, math.inf), self.seconds / max(2 * a_record, 1e-9),
+        bytes_each = 0.0
+        for turn in family.turns:
+            with contextlib.nullcontext() if compiled else _Kept(family) as kept:
+                self._gradient(family, batch, turn)
+            bytes_each = max(bytes_each, kept.bytes / count if kept else 0.0)
+        parameters = dict(self.engine.named(family.networks))  # on their device
+        optimizers = Optimizers(family.turns, parameters, self.optimizer, family.peak, 0.0, family.moments)
+        optimizers.set_rate(0.0)
+        self._step(family, optimizers, count)
+        a_record = self._quicker(family, optimizers, count)
+        many = int(min(self.records, len(self.data), self.seconds / max(2 * a_record, 1e-9),
                        self.limit / max(4 * bytes_each, 1.0)))
-        if many > count:
-            batch = self._batch(many)
-            a_record = min(self._step(family, batch), self._step(family, batch)) / many
-        parameters = sum(p.numel() for p in family.networks.parameters())
-        return _Probe(a_record * len(family.turns), bytes_each, parameters, family.peak)
+        a_record = self._quicker(family, optimizers, many) if many > count else a_record
+        return _Probe(a_record, bytes_each, size, family.peak, width)
+
+    def _quicker(self, family: LearnsByGradient, optimizers: Optimizers, count: int) -> float:
+        """Seconds a record in the quicker of two steps of so many."""
+        return min(self._step(family, optimizers, count), self._step(family, optimizers, count)) / count
 
     def _batch(self, count: int) -> Batch:
         """The first `count` records."""
         given = self.data.take(torch.arange(count))
         return self.engine.placed(Batch(given.x, given.condition, given.units, given.index, Noise(0, count)))
 
-    def _step(self, family: LearnsByGradient, batch: Batch) -> float:
-        """Seconds of once forward and back."""
+    def _step(self, family: LearnsByGradient, optimizers: Optimizers, count: int) -> float:
+        """Seconds of a step as the loop takes it, but for what the loop adds of its own."""
         began = time.perf_counter()
-        with self.engine.autocast(self.precision):
-            total = family.loss(batch, family.turns[0]).total.sum()
-        total.backward()
+        batch = self._batch(count)
+        for turn in family.turns:
+            self._gradient(family, batch, turn)
+            float(self.engine.norm(optimizers.parameters[turn.name]))
+            for optimizer in optimizers.of[turn.name]:
+                optimizer.step()
+            for parameter in optimizers.parameters[turn.name]:
+                parameter.grad = None
         if self.engine.device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter() - began
+
+    def _gradient(self, family: LearnsByGradient, batch: Batch, turn: Turn) -> None:
+        """Once forward and back, in one process."""
+        with Engine(device=self.engine.device).synced(family.networks, turn.networks, True):
+            with self.engine.autocast(self.precision):
+                total = family.loss(batch, turn).total.sum()
+            total.backward()
 
     def compiling_pays(self, config: Any, samples: int, probe: _Probe) -> bool:
         """Whether a compiled network was measured to save time over the whole run. On the CPU it never did; it is not tried."""

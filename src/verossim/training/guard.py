@@ -1,9 +1,10 @@
 """What must not enter the weights: steps that are not finite, and steps whose loss leaps out of what is usual.
 
 A step leaps when both its loss and the norm of its gradient lie above the median + 6 median absolute deviations of the last
-hundred of the same turn. A leap is skipped; when TOLERATED of the last WINDOW steps were, the weights go back to their average along the path,
-or where that is broken to the last saved ones, and the rate is halved (the data goes on); when that has happened RETREATS
-times within one run, learning has diverged. All of it follows from the records seen, so that a run resumed does the same.
+hundred of the same turn. A leap is skipped; when TOLERATED of the last WINDOW steps were, the weights go back to their average
+along the path, or where that is broken to the last saved ones, and the rate is halved (the data goes on); when that has
+happened RETREATS times within one run, learning has diverged. All of it follows from the records seen, so that a run resumed
+does the same.
 """
 
 import math

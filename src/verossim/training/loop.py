@@ -1,6 +1,6 @@
 """Learning by gradient: one loop for every family, counted in records seen.
 
-    report, show and save first, learn last; one flag says when it is done
+    report, save and show first, learn last; one flag says when it is done
 
 A step is a pure function of the state and of the number of records seen: the order of the data, the streams of random numbers
 and the rate all follow from (seed, samples). So a run that was stopped goes on bit for bit where it was, from nothing but its
@@ -12,7 +12,6 @@ tensors and this number. The loss of a batch is the mean over its units, on all 
 import contextlib
 import copy
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -34,6 +33,8 @@ from .engine import Engine
 from .guard import Guard
 from .journal import Journal
 from .optimizers import Optimizers, rate
+from .pieces import cuts, piece
+from .plan import resident
 from .statistics import Split, subsample
 from .stopping import SIGNALS, Stop, stopping
 
@@ -44,21 +45,24 @@ TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
 REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
 SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
 CURVE = 1000  # points of the curve that are kept
+NAMED = 100  # records of a skipped step that the journal names, at most
 NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
 
 def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], config: Settled, *, data: Split, seed: int = 0,
           held: Split | None = None, engine: Engine | None = None, journal: Journal | None = None,
-          checkpoints: Checkpoints | None = None, show: Callable[[int], None] | None = None, publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
+          checkpoints: Checkpoints | None = None, show: Callable[[int], None] | None = None,
+          publish: Callable[[dict[str, Tensor]], None] | None = None) -> Course:
     """Learns until `config.samples` records have been seen, from where the newest of `checkpoints` stands.
 
     batches : from a number of records seen, this rank's share of every global batch from there on. data : the records, of
-    which some are measured before learning. show : called on the first rank with the records seen, while the family holds the
-    averaged weights; not where they are sharded. held : records to examine the family by, which are not learned from. publish : called on the first rank after each save, with what ships: averaged
-    weights and buffers by their names in `family.state_dict()`.
+    which some are measured before learning. held : records to examine the family by, which are not learned from. publish :
+    called on the first rank after each save, with what ships: averaged weights and buffers by their names in
+    `family.state_dict()`. show : called on the first rank with the records seen, while the family holds the averaged weights;
+    neither where these are sharded, nor once a run was asked to stop, for it is given little time.
 
     The family holds the averaged weights at the end. Raises Diverged DIVERGED when steps keep failing after retreats, and
-    CannotWrite when the last save fails.
+    CannotWrite when the last save fails, or RUN_APART where ranks would go on from different states.
     """
     run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, show, publish)
     family.train()
@@ -67,8 +71,8 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
         while True:
             due = run.due_now(stop)
             run.report(due)
-            run.show(due)
             run.save(due)
+            run.show(due)
             if "done" in due:
                 break
             run.learn(next(source))
@@ -99,6 +103,7 @@ class _Run:
         held = None if self.checkpoints is None else self.checkpoints.newest()
         for problem in self.checkpoints.damaged if self.checkpoints else ():
             self.journal.warn(problem.code, problem.message, "The checkpoint before it is used.")
+        self.check_together(None if held is None else held.samples)
         if held is None:
             family.start(subsample(data, self.seed), Noise(self.seed, 1))
         family.to(engine.device)
@@ -126,6 +131,13 @@ class _Run:
             yield
         finally:
             engine.unwrap(family.networks)
+
+    def check_together(self, samples: int | None) -> None:
+        """Raises CannotWrite RUN_APART on all ranks where their newest checkpoints differ: nodes may not share a folder."""
+        stand = self.engine.gather(torch.tensor([-1 if samples is None else samples])).tolist()
+        if len({*stand}) > 1:
+            told = ", ".join("none" if at < 0 else str(at) for at in stand)
+            raise CannotWrite("RUN_APART", f"The ranks stand at [{told}] records.", "Give a folder that all nodes share.")
 
     def resume(self, held: Checkpoint) -> None:
         """Sets everything but the average to what a checkpoint holds."""
@@ -216,7 +228,8 @@ class _Run:
         why = "scale" if rescaled else self.guard.verdict(loss, length, turn.name)
         if why is not None:
             self.skipped += 1
-            self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length)
+            self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length,
+                               records=batch.index[:NAMED].tolist())
         else:
             if self.config.clip and length > self.config.clip:
                 self.engine.clip(learning, self.config.clip / length)
@@ -251,13 +264,13 @@ class _Run:
     def rounded(self, batch: Batch, turn: Turn, scale: float) -> tuple[list[str], Tensor]:
         """The same in a given number of rounds."""
         names, means = list[str](), torch.zeros(())
-        cuts = _cuts(len(batch.x), min(self.rounds, self.batch // self.engine.ranks))  # the same number on every rank
-        for cut in cuts:
-            piece = _piece(batch, cut) if len(cuts) > 1 else batch
-            with self.engine.synced(self.family.networks, turn.networks, cut is cuts[-1]):
+        slices = cuts(len(batch.x), min(self.rounds, self.batch // self.engine.ranks))  # the same number on every rank
+        for cut in slices:
+            part = piece(batch, cut) if len(slices) > 1 else batch
+            with self.engine.synced(self.family.networks, turn.networks, cut is slices[-1]):
                 with self.engine.autocast(self.config.precision):
-                    losses: Losses = self.family.loss(piece, turn)
-                share = (piece.units * scale).to(losses.total.dtype)  # what each record's loss counts for in the mean
+                    losses: Losses = self.family.loss(part, turn)
+                share = (part.units * scale).to(losses.total.dtype)  # what each record's loss counts for in the mean
                 losses.total.backward(self.scaler.scale(share))
             names = ["loss", *losses.parts]
             told = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
@@ -303,11 +316,11 @@ class _Run:
         if len(self.curve) > CURVE:
             del self.curve[::2]
         self.journal.event("progress", samples=self.samples, total=self.total, loss=loss, bits=bits, parts=means,
-                           samples_per_second=speed, seconds_left=(self.total - self.samples) / speed, memory=_resident())
+                           samples_per_second=speed, seconds_left=(self.total - self.samples) / speed, memory=resident())
 
     def show(self, due: set[str]) -> None:
         """A preview by the averaged weights, ever more rarely; it takes no more than a twentieth of the time."""
-        if self.shown is None or not self.steps or "show" not in due or self.config.sharded:
+        if self.shown is None or not self.steps or "show" not in due or self.config.sharded or self.interrupted is not None:
             return
         began = time.monotonic()
         if self.engine.first:
@@ -374,22 +387,3 @@ class _Run:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _cuts(count: int, rounds: int) -> list[slice]:
-    """`rounds` nearly equal slices of `count` records."""
-    return [slice(r * count // rounds, (r + 1) * count // rounds) for r in range(rounds)]
-
-
-def _piece(batch: Batch, rows: slice) -> Batch:
-    condition = None if batch.condition is None else batch.condition[rows]
-    noise = None if batch.noise is None else batch.noise.part(rows.start, rows.stop)
-    return Batch(batch.x[rows], condition, batch.units[rows], batch.index[rows], noise)
-
-
-def _resident() -> int:
-    """The most bytes of memory that the process has held, or where it has a GPU, of that one's."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

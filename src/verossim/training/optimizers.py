@@ -1,7 +1,9 @@
 """Optimizers and their rate: a pure function of the samples seen, so that a run resumed stands where it stood.
 
-AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019) for everything, or Muon (Jordan et al., 2024)
-for the matrices inside and AdamW for the rest. Both are PyTorch's own.
+AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019) for everything, or Muon (Jordan et al.,
+"Muon: an optimizer for hidden layers in neural networks", 2024) for the matrices inside and AdamW for the rest: kernels of
+convolutions, vectors, and, as Jordan et al. have it, first and last layers and embeddings, which are known by the names in
+OUTSIDE. Both are PyTorch's own. Decay per step is rate times `decay` in either, for Muon's larger rate is that of its updates.
 
     rate(n) = peak * min(1, (n + batch) / warm-up, (total - n) / cool-down)        n: records seen before the step
 """
@@ -21,6 +23,7 @@ COOL_DOWN = 0.3  # share of a run over which the rate goes to zero
 WARM_UP = 0.02  # share of a run, at most WARM_UP_STEPS steps
 WARM_UP_STEPS = 500
 MUON = 20.0  # rate of Muon over that of AdamW: its updates have unit spectral norm
+OUTSIDE = {"first", "last", "classes", "time"}  # modules whose matrices are none of the inside: layers at the ends, embeddings
 
 
 def rate(samples: int, total: int, batch: int) -> float:
@@ -41,7 +44,7 @@ class Optimizers:
         for turn in turns:
             learning = {n: p for n, p in parameters.items() if not turn.networks or n.partition(".")[0] in turn.networks}
             self.parameters[turn.name] = list(learning.values())
-            self.of[turn.name] = _made(self.parameters[turn.name], kind, peak, decay, moments)
+            self.of[turn.name] = _made(learning, kind, peak, decay, moments)
 
     def each(self) -> Iterator[torch.optim.Optimizer]:
         """Every optimizer."""
@@ -75,16 +78,17 @@ class Optimizers:
             owner[parameter].state[parameter][name.rpartition("/")[2]] = placed
 
 
-def _made(parameters: list[nn.Parameter], kind: str, peak: float, decay: float,
+def _made(parameters: Mapping[str, nn.Parameter], kind: str, peak: float, decay: float,
           moments: tuple[float, float]) -> list[torch.optim.Optimizer]:
-    inner = [p for p in parameters if kind == "muon" and p.ndim == 2 and min(p.shape) > 1]
-    chosen = set(inner)
-    outer = [p for p in parameters if p not in chosen]
+    inside = {name for name, p in parameters.items()
+              if kind == "muon" and p.ndim == 2 and min(p.shape) > 1 and not OUTSIDE & {*name.split(".")}}
+    inner = [p for name, p in parameters.items() if name in inside]
+    outer = [p for name, p in parameters.items() if name not in inside]
     made: list[torch.optim.Optimizer] = []
     if outer:
         made.append(torch.optim.AdamW(_groups(outer, peak, decay), lr=peak, betas=moments, fused=True))
     if inner:
-        made.append(torch.optim.Muon([{"params": inner, "peak": MUON * peak}], lr=MUON * peak, weight_decay=decay))
+        made.append(torch.optim.Muon([{"params": inner, "peak": MUON * peak}], lr=MUON * peak, weight_decay=decay / MUON))
     return made
 
 

@@ -6,15 +6,19 @@ decide it have the same names in every family: `components` K, `covariance`, `ra
 """
 
 import os
+import resource
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..config import knobs
 from ..errors import BadConfig
 from ..spaces import Discrete, Space
 
-__all__ = ["Plan", "memory", "plan"]
+__all__ = ["Plan", "memory", "plan", "resident"]
 
 FLOAT = 8  # bytes of a float64
 COPIES = 8  # of the parameters, alive at once while learning
@@ -53,6 +57,13 @@ def memory() -> int:
         text = path.read_text().strip() if path.exists() else "max"
         limits += [int(text)] if text.isdigit() else []
     return min(limits)
+
+
+def resident() -> int:
+    """The most bytes of memory that the process has held, or where it has a GPU, of that one's."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _groups(config: Any, condition: Space | None) -> int:
