@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ...config import knob
 from ...errors import BadConfig, Incompatible, NoLikelihood, NotInvertible, VerossimError, near
-from ...nn.backbone import backbone
+from ...nn.backbone import KINDS, backbone, kind_of
 from ...nn.conditioning import dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Likelihood, Space
@@ -39,7 +39,6 @@ from .values import Values
 __all__ = ["MEMBER", "Diffusion"]
 
 HIGHEST = 80.0  # the largest noise ratio: data of unit scale are lost in it (Karras et al., table 1)
-LONG = 64  # axes longer than this take patches, and a network that says x
 CHUNK = 1 << 17  # numbers in the records that are judged at a time
 FLOW_STEPS = 48  # between data and latents
 GUIDED = 6.0  # spreads of the data: with more noise than that, guidance drives samples out of the data (arXiv:2404.07724)
@@ -64,7 +63,7 @@ class Diffusion(LearnsByGradient):
         depth: int | None = knob(None, "blocks of the network, a level where it has levels; where nothing is said by its kind",
                                  low=1, high=256)
         network: str = knob("auto", "kind of network; auto: by the shape of the data",
-                            choices=("auto", "mlp", "unet", "transformer"))
+                            choices=KINDS)
         schedule: str = knob("ve", "how noise grows: which levels are learned most, and where samples take their steps",
                              choices=tuple(SCHEDULES))
         output: str = knob("auto", "what the network says; auto: x and noise mixed by the noise level, or x from patches",
@@ -250,9 +249,7 @@ MEMBER = Diffusion
 
 def _resolved(config: Any, space: Continuous) -> Any:
     """The config with nothing left open: the network by the rank and the lengths of the axes, its size by its kind."""
-    kind = config.network
-    if kind == "auto":
-        kind = "mlp" if len(space.shape) == 1 else "unet" if max(space.shape[1:]) <= LONG else "transformer"
+    kind = kind_of(space) if config.network == "auto" else config.network
     width, depth = {"mlp": (256, 4), "unet": (64, 2), "transformer": (256, 8)}[kind]
     spoken = "x" if config.output == "auto" and kind == "transformer" else config.output
     return replace(config, network=kind, output=spoken, width=config.width or width, depth=config.depth or depth)
