@@ -205,6 +205,30 @@ def test_samples_are_of_their_class_with_and_without_guidance(say, home, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
+def test_samples_are_guided_in_an_interval_and_away_from_a_worse_model(say, home, tmp_path):
+    run = home / "diffusion"
+    status, _, err = say(*begin("diffusion", home, tmp_path / "worse", "--samples", "64"))
+    assert status == 0, err
+    def made(name: str, *words: str) -> bytes:
+        status, _, err = say("sample", run, "-n", "6", "-o", tmp_path / name, "--guidance", "3", "--condition", "label=dark",
+                             "--steps", "6", *words)
+        assert status == 0, err
+        return (tmp_path / name / "sheet.png").read_bytes()
+    guided, worse = made("guided"), made("worst", "--set", f"worse={tmp_path / 'worse'}")
+    narrow = made("narrow", "--set", "interval=0.2,30")
+    assert guided != worse and narrow not in (guided, worse)
+    assert made("nowhere", "--set", "interval=90,100") == made("plain", "--guidance", "1")
+    model = Model.load(run)
+    again = model.sample(6, {"label": "dark"}, guidance=3, steps=6, interval=(0.2, 30))
+    first = sorted(path for path in (tmp_path / "narrow").rglob("0*.png"))[0]
+    assert np.array_equal(np.asarray(again[0]), np.asarray(Image.open(first)))
+    for words, word in ((["interval=5,0.2"], "comes first"), (["interval=5"], "2 numbers"), (["interval=a,b"], "2 numbers"),
+                        (["interval=-1,2"], "interval"), ([f"worse={tmp_path / 'none'}"], "does not exist"),
+                        ([f"worse={home / 'vae'}"], "none of diffusion")):
+        status, _, err = say("sample", run, "-n", "2", "-o", tmp_path / "none", "--guidance", "2", "--set", *words)
+        assert status not in (0, 1, 70) and word in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize(("family", "method", "kind"), [("vae", "elbo", "bound"), ("vae", "iwae", "bound"),
                                                         ("vae", "ais", "estimate"), ("diffusion", "bound", "bound")])
 def test_scores_say_their_kind_and_error(say, home, tmp_path, family, method, kind):

@@ -72,6 +72,7 @@ class Family(nn.Module, ABC):
 
     Config: ClassVar[type]
     Sampling: ClassVar[type] = NoSettings  #: the knobs of `unfold` and `sample`
+    beside: ClassVar[tuple[str, ...]] = ()  #: those of them that people give as a saved model, and `unfold` as its family
     accepts: ClassVar[tuple[type, ...]]
     likelihood: Literal["exact", "bound", "estimate", "none"]
     #: The ways that log_prob can be had, the default first; empty where there is but one.

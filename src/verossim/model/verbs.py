@@ -46,6 +46,7 @@ class Model:
         self.codec, self.family, self.label, self.card = codec, family, label, dict(card or {})
         self.problems: list[Problem] = []
         self.sha256: str | None = None  # of the saved model, once there is one
+        self.others: dict[str, Family] = {}  # of other saved models that sampling asked for, by folder
 
     def draw(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Records:
         """n new records, samples number `first` to `first + n - 1` of a seed, with their labels where the model has them.
@@ -55,7 +56,8 @@ class Model:
         """
         if n < 1:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 1.")
-        knobs = vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}"))
+        knobs = dict(vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}")))
+        knobs |= {name: self._other(knobs[name]) for name in self.family.beside if knobs[name] is not None}
         noise = Noise(check_seed(seed), n, first)
         y = self._condition(condition, noise)
         with torch.inference_mode():
@@ -79,7 +81,8 @@ class Model:
             noise = Noise(0, len(x), records.first)
             with torch.inference_mode():
                 likelihood = self.family.log_prob(x, y, noise, method)
-            yield Scored(records, replace(likelihood, log_prob=likelihood.log_prob + self.codec.log_volume(x)))
+            log_p, stderr = likelihood.log_prob.cpu(), None if likelihood.stderr is None else likelihood.stderr.cpu()
+            yield Scored(records, replace(likelihood, log_prob=log_p + self.codec.log_volume(x), stderr=stderr))
 
     def log_prob(self, source: Any, condition: Any = None, method: str | None = None) -> Likelihood:
         """Nats per record, (B,): log mass where values are whole or 8-bit, log density in raw units elsewhere."""
@@ -103,7 +106,7 @@ class Model:
     def posterior(self, x: Tensor) -> Tensor:
         """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
         label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
-        log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob + log_prior
+        log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob.cpu() + log_prior
                  for c, log_prior in enumerate(self.prior(label).log())]
         return torch.stack(log_p, dim=1).softmax(dim=1)
 
@@ -138,7 +141,7 @@ class Model:
         """Latents (B, *latent) of the records, about standard normal; their labels, where there are any, are the condition.
         Raises NotInvertible from families without latents."""
         with torch.inference_mode():
-            parts = [self.family.encode(x, y if self.label is not None else None) for _, x, y in self._points(source)]
+            parts = [self.family.encode(x, y if self.label is not None else None).cpu() for _, x, y in self._points(source)]
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
         return torch.cat(parts)
@@ -251,6 +254,13 @@ class Model:
         loaded = cls(codec, family.to(device).eval(), label, stored.card)
         loaded.sha256 = stored.sha256
         return loaded
+
+    def _other(self, folder: str) -> Family:
+        """The family of another saved model, read once, where this one's is."""
+        if folder not in self.others:
+            device = next(iter(self.family.state_dict().values())).device
+            self.others[folder] = Model.load(folder, str(device)).family
+        return self.others[folder]
 
     def _labels(self, lacking: str, hint: str) -> Label:
         """The label codec. Raises Incompatible NOT_CONDITIONAL where there is none."""

@@ -52,6 +52,7 @@ class Diffusion(LearnsByGradient):
     accepts = (Continuous,)
     likelihood: Literal["exact", "bound", "estimate", "none"] = "estimate"
     methods = ("flow", "bound")
+    beside = ("worse",)
     centre: Tensor
     spread: Tensor
     anchor: Tensor
@@ -74,7 +75,11 @@ class Diffusion(LearnsByGradient):
     class Sampling:
         steps: int = knob(18, "noise levels on the way; heun evaluates the network twice at each", low=1, high=10_000)
         solver: str = knob("heun", "how a step is taken", choices=tuple(STEPS))
-        guidance: float = knob(1.0, "weight of the condition against none; 1 is the model itself", low=0.0, high=100.0)
+        guidance: float = knob(1.0, "weight of the condition against none, or against the worse model; 1 is the model itself",
+                               low=0.0, high=100.0)
+        interval: tuple[float, float] | None = knob(None, "noise ratios between which it is guided, such as 0.2,5; where nothing "
+                                                    "is said up to 6 spreads of the data", low=0.0)
+        worse: str | None = knob(None, "folder of a worse model of the same data, to be led away from")
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
         if not isinstance(space, Continuous):
@@ -151,6 +156,11 @@ class Diffusion(LearnsByGradient):
             raise BadConfig("SETTING_RANGE", f"'solver' is {solver!r}, which there is not.", near(solver, STEPS))
         if steps < 1:
             raise BadConfig("SETTING_RANGE", f"'steps' is {steps}.", "It should be at least 1; 18 is plenty for most data.")
+        if interval is not None and interval[0] >= interval[1]:
+            raise BadConfig("SETTING_RANGE", f"'interval' is {interval[0]:g},{interval[1]:g}: nothing lies between.",
+                            "The lower noise ratio comes first.")
+        if worse is not None and (type(worse) is not Diffusion or worse.space != self.space):
+            raise Incompatible("SPACE", "The worse model is none of diffusion over the same space.", "Fit both to the same data.")
         denoiser, y = self._guided(condition, guidance, interval, worse)
         z = noise.normal(*self.space.shape).to(self.centre)
         path = legs(self.schedule, evenly(steps), self.centre)
