@@ -206,10 +206,14 @@ class VAE(LearnsByGradient):
         eps = [noise.normal(draws, *level).flatten(0, 1).to(self.centre) for level in self.latents]
         return self._descended(x, y, eps)
 
+    def _log_likelihood(self, down: Descent, x: Tensor) -> Tensor:
+        """log p(x | z) of draws (B * k,) of x (B, *event)."""
+        k = len(down.parameters) // max(len(x), 1)
+        return self.head.log_prob(down.parameters, x.repeat_interleave(k, dim=0))
+
     def _log_weight(self, down: Descent, x: Tensor) -> Tensor:
         """log p(x, z) - log q(z | x) of draws (B * k,) of x (B, *event)."""
-        k = len(down.parameters) // max(len(x), 1)
-        return self.head.log_prob(down.parameters, x.repeat_interleave(k, dim=0)) + down.log_ratio()
+        return self._log_likelihood(down, x) + down.log_ratio()
 
     def _log_weights(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """log p(x, z) - log q(z | x) of all draws of each record, (draws, B)."""
@@ -229,9 +233,10 @@ class VAE(LearnsByGradient):
 
             def log(e: Tensor, own: Tensor = own, label: Tensor | None = label) -> tuple[Tensor, Tensor]:
                 down = self._descended(own, label, self._split(e), given=True)
-                log_q = -0.5 * e.square().sum(dim=1) - down.log_ratio()
-                return self._log_weight(down, own) + log_q, log_q
-            weights, _ = annealed(log, start, CHAINS, part, torch.linspace(0, 1, STEPS + 1).tolist(), LEAPS)
+                log_prior = -0.5 * e.square().sum(dim=1)
+                return self._log_likelihood(down, own) + log_prior, log_prior - down.log_ratio()
+            temperatures = torch.linspace(0, 1, STEPS + 1).tolist()
+            weights, _ = annealed(log, start, CHAINS, part, temperatures, LEAPS, settled=False)
             found.append(weights.view(-1, CHAINS))
         return torch.cat(found).T
 
