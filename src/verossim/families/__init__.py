@@ -9,13 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import BadConfig, BadData, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn"]
+__all__ = ["PAIRS", "Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn",
+           "beyond_chance"]
+
+
+PAIRS = 128  # of records that an exam compares
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,16 @@ class Exam:
 
     signs: dict[str, float]
     made: Tensor | None = None
+
+
+def beyond_chance(above: Tensor, below: Tensor) -> float:
+    """By how much the mean of `above` (n,) lies above that of `below` (n,), pair by pair, less two standard errors; at least 0.
+    Differences are cut off six median deviations from their median, or one out of all bounds would hide the rest in its error."""
+    apart = (above - below).double()
+    middle = apart.median()
+    reach = 6 * (apart - middle).abs().median()
+    apart = apart.clamp(middle - reach, middle + reach)
+    return max(0.0, float(apart.mean() - 2 * apart.std() / len(apart) ** 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +189,13 @@ class LearnsByGradient(Family):
         """How learning goes, by some records that are learned from and some that are held out, always the same ones."""
         return Exam({})
 
+    def paired(self, seen: Batch, unseen: Batch, noise: Noise) -> tuple[Losses, Losses]:
+        """The losses of as many records that are learned from as are held out, PAIRS at most, of the same noise."""
+        n = min(len(seen.x), len(unseen.x), len(noise), PAIRS)
+        with torch.no_grad():
+            seen_losses, unseen_losses = (self.loss(_first(batch, n, noise.part(0, n)), self.turns[0]) for batch in (seen, unseen))
+        return seen_losses, unseen_losses
+
     def adapt(self, signs: Mapping[str, float]) -> None:
         """Lets the signs of an exam steer what the loss does, in buffers. Nothing by default."""
 
@@ -221,3 +243,9 @@ class LearnsByStatistics(Family):
     @abstractmethod
     def freedom(self) -> int:
         """Number of free parameters, for information criteria."""
+
+
+def _first(batch: Batch, n: int, noise: Noise) -> Batch:
+    """The first n records of a batch, with these streams."""
+    y = None if batch.condition is None else batch.condition[:n]
+    return Batch(batch.x[:n], y, batch.units[:n], batch.index[:n], noise)

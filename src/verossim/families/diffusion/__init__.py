@@ -25,7 +25,7 @@ from ...nn.backbone import KINDS, backbone, kind_of
 from ...nn.conditioning import dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Likelihood, Space
-from .. import LearnsByGradient, Losses, Turn
+from .. import Exam, LearnsByGradient, Losses, Sign, Turn, beyond_chance
 from .completion import Completion
 from .denoiser import Denoiser, Preconditioned, Standard, wide
 from .flow import FlowMap
@@ -42,6 +42,7 @@ HIGHEST = 80.0  # the largest noise ratio: data of unit scale are lost in it (Ka
 CHUNK = 1 << 17  # numbers in the records that are judged at a time
 FLOW_STEPS = 48  # between data and latents
 GUIDED = 6.0  # spreads of the data: with more noise than that, guidance drives samples out of the data (arXiv:2404.07724)
+WIDEST_GAP = 1.0  # of the loss: held-out records cost twice as much
 MEANS = 8  # completions whose mean is the conditional mean
 KNOBS = ("steps", "solver", "guidance", "interval", "worse", "dtype")  # of sampling
 
@@ -53,6 +54,9 @@ class Diffusion(LearnsByGradient):
     likelihood: Literal["exact", "bound", "estimate", "none"] = "estimate"
     methods = ("flow", "bound")
     beside = ("worse",)
+    examined = 500
+    signs = (Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and finds held-out "
+                  "ones in noise far worse; more data, a smaller network or fewer samples help"),)
     centre: Tensor
     spread: Tensor
     anchor: Tensor
@@ -139,6 +143,13 @@ class Diffusion(LearnsByGradient):
             nats = gaussian_nats(standard, self.schedule.low, x, known) + self.values.log_flat(x, eps, known) - saved
         weight = 1 / standard.output(ratio).gain.square()
         return Losses(weight * missed / known.flatten(1).sum(dim=1).clamp(min=1), {"nats": nats})
+
+    def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
+        """gap: how much more held-out records cost than those learned from, as a share of what these cost, beyond chance."""
+        if unseen is None:
+            return Exam({})
+        learned, held = self.paired(seen, unseen, noise)
+        return Exam({"gap": beyond_chance(held.total, learned.total) / max(float(learned.total.mean()), 1e-12)})
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, steps: int = 18, solver: str = "heun",
                guidance: float = 1.0, interval: tuple[float, float] | None = None, worse: "Diffusion | None" = None,

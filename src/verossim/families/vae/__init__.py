@@ -21,7 +21,7 @@ from ...errors import Incompatible
 from ...nn.conditioning import Embedding, dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Discrete, Likelihood, Space
-from .. import LearnsByGradient, Losses, Turn
+from .. import PAIRS, Exam, LearnsByGradient, Losses, Sign, Turn, beyond_chance
 from .estimators import annealed, averaged, log_averaged
 from .heads import Head, head_of
 from .ladder import Descent, Ladder, MapLadder, VectorLadder
@@ -29,6 +29,8 @@ from .ladder import Descent, Ladder, MapLadder, VectorLadder
 __all__ = ["MEMBER", "VAE"]
 
 ROWS, NUMBERS = 1 << 12, 1 << 22  # draws judged at a time: at most so many, and so many numbers in the widest layer
+LEAST_ACTIVE = 0.05  # share of the latents that could be active
+WIDEST_GAP = 1.0  # nats an entry
 CHAINS, STEPS, LEAPS = 8, 100, 5  # of annealed importance sampling; as many chains make a conditional mean
 ROUNDS = 48  # to complete a record
 UNTESTED = 12  # of the first rounds, that take every move: from far away the Metropolis test would refuse them all
@@ -41,6 +43,13 @@ class VAE(LearnsByGradient):
     accepts = (Continuous, Discrete)
     likelihood: Literal["exact", "bound", "estimate", "none"] = "bound"
     methods = ("iwae", "elbo", "ais")
+    examined = 500
+    signs = (
+        Sign(name="active", low=LEAST_ACTIVE, cause="the decoder makes records without the latents, which hold next to nothing of them "
+             "(posterior collapse); a longer 'warm', or some 'free' nats, keep them in use"),
+        Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and held-out ones are far "
+             "less probable to it; more data, a smaller network or fewer samples help"),
+    )
     centre: Tensor
     anchor: Tensor
 
@@ -161,6 +170,17 @@ class VAE(LearnsByGradient):
         moving = [int((mean.flatten(1).var(dim=0) > 0.01).sum()) for mean in down.means]
         return {"active_units": sum(moving), "units": self.units, "active_by_level": moving,
                 "nats_by_level": down.rates().mean(dim=0).tolist()}
+
+    def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
+        """active: share of the units that move with x, of as many as there are entries or units; gap: nats an entry that held-out
+        records are less probable by than those learned from, beyond chance."""
+        could = min(self.units, self.space.coordinates)
+        y = None if seen.condition is None else seen.condition[:PAIRS]
+        signs = {"active": min(1.0, self.health(seen.x[:PAIRS], y)["active_units"] / could)}
+        if unseen is not None:
+            learned, held = self.paired(seen, unseen, noise)
+            signs["gap"] = beyond_chance(held.parts["nats"], learned.parts["nats"]) / self.space.coordinates
+        return Exam(signs)
 
     def _completed(self, x: Tensor, gone: Tensor, y: Tensor | None, noise: Noise | None) -> Tensor:
         """x (B, *event) with all that is `gone` filled in."""
