@@ -264,3 +264,73 @@ def test_a_run_in_the_middle_of_learning_is_a_model(say, home, tmp_path):
     shutil.rmtree(tmp_path / "run/state")
     status, _, err = say("sample", tmp_path / "run", "-n", "2", "-o", tmp_path / "out")
     assert status == 0, err
+
+
+# ---- a model over an autoencoder -----------------------------------------------------------------------------------------
+
+
+def over(home: Path, place: Path, base: Path, *more: str) -> list[str]:
+    return [*begin("diffusion", home, place), "--over", str(base), *more]
+
+
+@pytest.fixture(scope="module")
+def latent_run(home) -> Path:
+    with pytest.raises(SystemExit) as end:
+        main(over(home, home / "over", home / "vae"))
+    assert not end.value.code
+    return home / "over"
+
+
+def test_diffusion_over_an_autoencoder_is_a_model_of_pictures(say, home, latent_run, tmp_path):
+    model = Model.load(latent_run)
+    assert model.family.space.shape == (2, 3, 3) and model.family.config.network == "unet"
+    assert model.describe()["over"]["sha256"] == Model.load(home / "vae").sha256 and model.card["held_out"] is None
+    assert list((latent_run / "previews").glob("*.png"))
+    status, _, err = say("sample", latent_run, "-n", "6", "-o", tmp_path / "made", "--condition", "label=dark", "--steps", "4")
+    assert status == 0, err
+    made = sorted((tmp_path / "made").rglob("0*.png"))
+    assert len(made) == 6 and Image.open(made[0]).size == (5, 6)
+    for words in (["encode", home / "pictures/dark", "-o", tmp_path / "z.npy"],
+                  ["decode", tmp_path / "z.npy", "-o", tmp_path / "back"],
+                  ["interpolate", home / "pictures/dark", "-n", "3", "-o", tmp_path / "strip"]):
+        status, _, err = say(words[0], latent_run, *words[1:])
+        assert status == 0, err
+    assert np.load(tmp_path / "z.npy").shape == (40, 2, 3, 3) and len(list((tmp_path / "back").glob("0*.png"))) == 40
+    status, out, _ = say("describe", latent_run)
+    assert status == 0 and "learned over" in out and "6 x 5 pixels" in out
+    status, _, err = say("log-prob", latent_run, home / "pictures", "--method", "bound", "-o", tmp_path / "scores.csv")
+    assert status == 64 and "LATENT_DENSITY" in err and not (tmp_path / "scores.csv").exists()
+
+
+def test_a_model_over_another_needs_nothing_but_its_own_folder(home, latent_run, tmp_path):
+    shutil.copytree(latent_run / "model", tmp_path / "alone")
+    first, second = (np.stack([np.asarray(p) for p in Model.load(place).sample(4, steps=3)]) for place in
+                     (latent_run, tmp_path / "alone"))
+    assert np.array_equal(first, second)
+
+
+def test_what_cannot_be_learned_over_is_refused_and_a_changed_base_is_seen(say, home, latent_run, tmp_path):
+    status, _, err = say(*over(home, tmp_path / "none", home / "diffusion"))
+    assert status == 65 and "AUTOENCODER" in err and "family vae" in err
+    status, _, err = say(*over(home, tmp_path / "none", home / "vae", "--size", "8"))
+    assert status == 78 and "'size'" in err
+    status, _, err = say(*over(home, tmp_path / "none", tmp_path / "nowhere"))
+    assert status == 66 and "does not exist" in err and not (tmp_path / "none").exists()
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
+    status, _, err = say("fit", tmp_path / "table.csv", "-o", tmp_path / "none", "--family", "diffusion", "--over", home / "vae")
+    assert status == 65 and "modality" in err
+    shutil.copytree(latent_run, tmp_path / "run")
+    status, _, err = say(*begin("vae", home, tmp_path / "other", "--seed", "5"))
+    assert status == 0, err
+    status, _, err = say(*over(home, tmp_path / "run", tmp_path / "other"))
+    assert status == 78 and "RUN_CHANGED" in err and "'over'" in err
+    status, _, err = say(*over(home, tmp_path / "run", home / "vae"))
+    assert status == 0, err
+
+
+def test_mixtures_learn_latents_too(home):
+    from verossim import fit
+    model = fit(home / "pictures", family="gmm", components=1, covariance="diag", over=home / "vae")
+    pictures = model.sample(3, {"label": "dark"})
+    assert pictures[0].size == (5, 6) and model.card["held_out"] is None
+    assert model.predict_proba(home / "pictures").shape == (80, 2)

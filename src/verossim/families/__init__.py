@@ -45,8 +45,8 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A number that tells how learning goes. low, high: its bounds, None where there is none; cause: what it means when it is out
-    of them; remedies: what to try then, in order, of "penalty", "augmentation", "rate" and "rollback"."""
+    """A number that tells how learning goes. low, high: its bounds, None where there is none; cause: what it means when it is
+    out of them; remedies: what to try then, in order, of "penalty", "augmentation", "rate" and "rollback"."""
 
     name: str
     low: float | None = None
@@ -69,7 +69,7 @@ class Exam:
 
 def beyond_chance(above: Tensor, below: Tensor) -> float:
     """By how much the mean of `above` (n,) lies above that of `below` (n,), pair by pair, less two standard errors; at least 0.
-    Differences are cut off six median deviations from their median, or one out of all bounds would hide the rest in its error."""
+    Differences are cut off six median deviations from their median: one out of all bounds would hide the rest in its error."""
     apart = (above - below).double()
     middle = apart.median()
     reach = 6 * (apart - middle).abs().median()
@@ -93,6 +93,7 @@ class Family(nn.Module, ABC):
     #: The ways that log_prob can be had, the default first; empty where there is but one.
     methods: ClassVar[tuple[str, ...]] = ()
     layers: int = 0  #: of styles that can be mixed
+    latent_shape: tuple[int, ...] = ()  #: of latents that another family may learn in place of records; () where there are none
 
     def __init__(self, config: Any, space: Space, condition: Space | None):
         super().__init__()
@@ -191,10 +192,9 @@ class LearnsByGradient(Family):
 
     def paired(self, seen: Batch, unseen: Batch, noise: Noise) -> tuple[Losses, Losses]:
         """The losses of as many records that are learned from as are held out, PAIRS at most, of the same noise."""
-        n = min(len(seen.x), len(unseen.x), len(noise), PAIRS)
+        n, turn = min(len(seen.x), len(unseen.x), len(noise), PAIRS), self.turns[0]
         with torch.no_grad():
-            seen_losses, unseen_losses = (self.loss(_first(batch, n, noise.part(0, n)), self.turns[0]) for batch in (seen, unseen))
-        return seen_losses, unseen_losses
+            return self.loss(_first(seen, n, noise.part(0, n)), turn), self.loss(_first(unseen, n, noise.part(0, n)), turn)
 
     def adapt(self, signs: Mapping[str, float]) -> None:
         """Lets the signs of an exam steer what the loss does, in buffers. Nothing by default."""

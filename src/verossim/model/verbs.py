@@ -16,12 +16,11 @@ from .. import __version__, data, store
 from ..codecs import Codec
 from ..codecs.label import Label
 from ..config import build, plain
-from ..errors import BadConfig, BadData, CorruptStore, Incompatible
+from ..errors import BadConfig, BadData, CorruptStore, Incompatible, NoLikelihood
 from ..families import Family
-from ..sealed import check_shapes
 from ..seeds import Noise, check_seed
-from ..shelves import CODECS, FAMILIES
-from ..spaces import Likelihood, Problem, Records, space_from, space_plain
+from ..spaces import Likelihood, Problem, Records, space_plain
+from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -73,7 +72,11 @@ class Model:
 
     def score(self, source: Any, condition: Any = None, method: str | None = None) -> Iterator[Scored]:
         """log p(x), or log p(x | condition), block by block, in the raw units of the records; memory is bounded. method: one
-        of the family's `methods`, the first where None. Raises BadConfig SETTING_RANGE for others."""
+        of the family's `methods`, the first where None. Raises BadConfig SETTING_RANGE for others, and NoLikelihood
+        LATENT_DENSITY from a model over an autoencoder."""
+        if self.codec.lossy:
+            raise NoLikelihood("LATENT_DENSITY", "How probable latents are does not say how probable records are: many records "
+                               "share the same latents.", "Ask the model that it was fitted over, or fit one without.")
         if method is not None:
             self.family.way(method)
         for records, x, _ in self._points(source):
@@ -223,16 +226,10 @@ class Model:
     def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes model.json, weights.safetensors and card.json; the folder holds the old model or the new, never half.
         state : tensors to write in place of the family's own."""
-        def shelved(codec: Codec, name: str) -> dict[str, Any]:
-            return {"name": name, "config": plain(codec.config), "state": codec.state()}
-        label = self.label
-        model = {
-            "verossim": __version__,
-            "family": {"name": self.card["family"], "config": plain(self.family.config)},
-            "codec": shelved(self.codec, self.codec.modality), "label": label and shelved(label, "label"),
-            "space": space_plain(self.codec.space), "condition": label and space_plain(label.space),
-        }
-        self.sha256 = store.save(path, model, state or self.family.state_dict(), self.card)
+        model = {"verossim": __version__, **family_plain(self.family, self.card.get("family")), "codec": codec_plain(self.codec),
+                 "label": self.label and codec_plain(self.label)}
+        tensors = {**(state or self.family.state_dict()), **codec_tensors(self.codec)}
+        self.sha256 = store.save(path, model, tensors, self.card)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Model":
@@ -241,17 +238,12 @@ class Model:
         stored = store.load(path)
         model = stored.model
         try:
-            store.check_family(path, model["family"]["name"], FAMILIES.names())
-            kind = FAMILIES.load(model["family"]["name"])
-            codec = _unshelved(model["codec"])
-            label: Label | None = model["label"] and _unshelved(model["label"])
-            condition = model["condition"] and space_from(model["condition"])
-            family = kind(build(kind.Config, model["family"]["config"]), space_from(model["space"]), condition)
+            family = family_from(model, own(stored.tensors), path)
+            codec = codec_from(model["codec"], stored.tensors, path, device)
+            label: Label | None = model["label"] and codec_from(model["label"], {}, path)
         except (KeyError, TypeError) as error:
             raise CorruptStore("CKPT_FORMAT", f"{path}: model.json lacks or misuses {error}.") from error
-        check_shapes(path, family.state_dict(), stored.tensors)
-        family.load_state_dict(stored.tensors)
-        loaded = cls(codec, family.to(device).eval(), label, stored.card)
+        loaded = cls(codec, family.to(device), label, stored.card)
         loaded.sha256 = stored.sha256
         return loaded
 
@@ -312,8 +304,3 @@ def _number(value: int, what: str, least: int = 0) -> int:
 
 def _first(problems: list[Problem]) -> str:
     return f"The first problem: {problems[0].message} {problems[0].hint}".rstrip() if problems else ""
-
-
-def _unshelved(shelved: Mapping[str, Any]) -> Any:
-    kind = CODECS.load(shelved["name"])
-    return kind.restore(build(kind.Config, shelved["config"]), shelved["state"])

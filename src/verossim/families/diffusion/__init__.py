@@ -55,8 +55,8 @@ class Diffusion(LearnsByGradient):
     methods = ("flow", "bound")
     beside = ("worse",)
     examined = 500
-    signs = (Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and finds held-out "
-                  "ones in noise far worse; more data, a smaller network or fewer samples help"),)
+    signs = (Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and finds "
+                  "held-out ones in noise far worse; more data, a smaller network or fewer samples help"),)
     centre: Tensor
     spread: Tensor
     anchor: Tensor
@@ -81,14 +81,14 @@ class Diffusion(LearnsByGradient):
         solver: str = knob("heun", "how a step is taken", choices=tuple(STEPS))
         guidance: float = knob(1.0, "weight of the condition against none, or against the worse model; 1 is the model itself",
                                low=0.0, high=100.0)
-        interval: tuple[float, float] | None = knob(None, "noise ratios between which it is guided, such as 0.2,5; where nothing "
-                                                    "is said up to 6 spreads of the data", low=0.0)
+        interval: tuple[float, float] | None = knob(None, "noise ratios between which it is guided, such as 0.2,5; where "
+                                                    "nothing is said up to 6 spreads of the data", low=0.0)
         worse: str | None = knob(None, "folder of a worse model of the same data, to be led away from")
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
         if not isinstance(space, Continuous):
             raise Incompatible("SPACE", f"Diffusion learns Continuous spaces, not {type(space).__name__}.",
-                               "Wrap the codec in Latent(...).")
+                               "Fit an autoencoder (family vae), and diffusion over it.")
         super().__init__(_resolved(config, space), space, condition)
         self.values = Values(space)
         self.schedule = SCHEDULES[self.config.schedule](self.values.finest, HIGHEST)
@@ -171,7 +171,8 @@ class Diffusion(LearnsByGradient):
             raise BadConfig("SETTING_RANGE", f"'interval' is {interval[0]:g},{interval[1]:g}: nothing lies between.",
                             "The lower noise ratio comes first.")
         if worse is not None and (type(worse) is not Diffusion or worse.space != self.space):
-            raise Incompatible("SPACE", "The worse model is none of diffusion over the same space.", "Fit both to the same data.")
+            raise Incompatible("SPACE", "The worse model is none of diffusion over the same space.",
+                               "Fit both to the same data.")
         denoiser, y = self._guided(condition, guidance, interval, worse)
         z = noise.normal(*self.space.shape).to(self.centre)
         path = legs(self.schedule, evenly(steps), self.centre)
