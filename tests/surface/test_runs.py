@@ -317,7 +317,8 @@ def test_what_cannot_be_learned_over_is_refused_and_a_changed_base_is_seen(say, 
     status, _, err = say(*over(home, tmp_path / "none", tmp_path / "nowhere"))
     assert status == 66 and "does not exist" in err and not (tmp_path / "none").exists()
     (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
-    status, _, err = say("fit", tmp_path / "table.csv", "-o", tmp_path / "none", "--family", "diffusion", "--over", home / "vae")
+    status, _, err = say("fit", tmp_path / "table.csv", "-o", tmp_path / "none", "--family", "diffusion",
+                         "--over", home / "vae")
     assert status == 65 and "modality" in err
     shutil.copytree(latent_run, tmp_path / "run")
     status, _, err = say(*begin("vae", home, tmp_path / "other", "--seed", "5"))

@@ -226,8 +226,8 @@ class Model:
     def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes model.json, weights.safetensors and card.json; the folder holds the old model or the new, never half.
         state : tensors to write in place of the family's own."""
-        model = {"verossim": __version__, **family_plain(self.family, self.card.get("family")), "codec": codec_plain(self.codec),
-                 "label": self.label and codec_plain(self.label)}
+        model = {"verossim": __version__, **family_plain(self.family, self.card.get("family")),
+                 "codec": codec_plain(self.codec), "label": self.label and codec_plain(self.label)}
         tensors = {**(state or self.family.state_dict()), **codec_tensors(self.codec)}
         self.sha256 = store.save(path, model, tensors, self.card)
 
