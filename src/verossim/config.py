@@ -71,11 +71,15 @@ def _checked(name: str, value: Any, annotation: Any, field: dataclasses.Field, w
     value = _converted(value, allowed)
     kinds = tuple(typing.get_origin(a) or a for a in allowed)
     low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
+    numbers = _numbers_of(allowed) if isinstance(value, tuple) else 0
+    unfit = isinstance(value, tuple) and numbers and (len(value) != numbers or not all(type(v) is float for v in value))
+    if unfit or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        pair = f"{_numbers_of(allowed)} numbers" if _numbers_of(allowed) else "tuple"
+        wanted = " or ".join("nothing" if k is type(None) else pair if k is tuple else k.__name__ for k in kinds)
         raise BadConfig("CONFIG_TYPE", f"{where}: '{name}' is {value!r}; it should be {wanted}.", _bounds(field))
-    outside = isinstance(value, int | float) and not isinstance(value, bool) and (
-        not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high))
+    outside = any(isinstance(v, int | float) and not isinstance(v, bool) and (
+        not math.isfinite(v) or (low is not None and v < low) or (high is not None and v > high))
+        for v in (value if isinstance(value, tuple) else (value,)))
     unlisted = isinstance(value, str) and choices is not None and value not in choices
     if outside or unlisted:
         hint = near(value, choices or ()) if unlisted else _bounds(field)
@@ -88,8 +92,18 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if union else (annotation,)
 
 
+def _numbers_of(allowed: tuple[Any, ...]) -> int:
+    """How many numbers a setting is that is some of them, such as tuple[float, float]; 0 for others."""
+    parts = next((typing.get_args(a) for a in allowed if typing.get_origin(a) is tuple), ())
+    return len(parts) if set(parts) == {float} else 0
+
+
 def _converted(value: Any, allowed: tuple[Any, ...]) -> Any:
     origins = [typing.get_origin(a) or a for a in allowed]
+    if isinstance(value, str) and _numbers_of(allowed):
+        value = value.split(",")
+    if isinstance(value, list | tuple) and _numbers_of(allowed):
+        return tuple(_converted(v.strip() if isinstance(v, str) else v, (float,)) for v in value)
     if isinstance(value, list) and tuple in origins:
         return tuple(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in origins and int not in origins:

@@ -28,6 +28,7 @@ SMALL = {"width": 8, "latent": 2, "draws": 4, "components": 2, "depth": 1, "chai
 KINDS = {name: FAMILIES.load(name) for name in FAMILIES.names()}
 CASES = [(family, space) for family in KINDS for space in SPACES if isinstance(SPACES[space], KINDS[family].accepts)]
 B = 12
+HASTY = {"diffusion": {"steps": 4}}  # knobs of sampling, where many records are made only to be compared
 
 
 def records(space: str, count: int = B, seed: int = 0) -> torch.Tensor:
@@ -113,6 +114,8 @@ def test_no_condition_is_unconditional_and_classes_differ(case):
     with torch.inference_mode():
         assert torch.equal(model.sample(Noise(5, B)), model.sample(Noise(5, B), null))
         assert model.log_prob(records(case[1]), None, Noise(1, B)).log_prob.shape == (B,)
+        first, last = (model.sample(Noise(5, 400), torch.full((400,), label), **HASTY.get(case[0], {})) for label in (0, 2))
+        assert not torch.equal(first, last)
 
 
 def test_log_prob_says_what_it_is(case, conditional):

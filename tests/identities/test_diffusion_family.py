@@ -10,6 +10,7 @@ from verossim.errors import BadConfig, Incompatible, NoLikelihood, NotInvertible
 from verossim.families import Turn
 from verossim.families.diffusion import Diffusion
 from verossim.families.diffusion.solver import STEPS
+from verossim.nn.backbone import kind_of
 from verossim.seeds import Noise
 from verossim.spaces import Batch, Continuous, Discrete
 
@@ -107,6 +108,38 @@ def test_outputs_are_one_model_in_other_words():
                 assert 0.3 < float(wanted.square().mean().sqrt()) < 3  # of about unit size
             denoiser.networks["denoiser"] = Saying(wanted)
             assert (denoiser.denoiser(x_r, ratio) - x).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("schedule", ["ve", "vp", "cosine", "flow"])
+@pytest.mark.parametrize("output", ["auto", "x", "noise", "velocity"])
+def test_a_network_that_errs_by_one_percent_does_little_harm_where_noise_is_most(schedule, output):
+    found, n = family(VECTOR, schedule=schedule, output=output), 200
+    x, eps, ratio = records(VECTOR, n), Noise(2, n).normal(6), torch.full((n,), found.schedule.high)
+    X, form = x + ratio[:, None] * eps - found.centre, found.denoiser.form(ratio)
+    right = ((x - found.centre) - form.keep[:, None] * X) / form.gain[:, None]
+    errors = []
+    for said in (right, right + 0.01 * Noise(3, n).normal(6)):
+        found.networks["denoiser"] = Saying(said)
+        errors.append(found.denoiser(found.centre + X, ratio) - x)
+    assert float((errors[1] - errors[0]).square().mean().sqrt()) < 0.1 * float(found.spread)
+    found.networks["denoiser"] = Saying(torch.zeros(n, 6))  # one that says nothing leaves the data about their mean
+    assert float((found.denoiser(found.centre + X, ratio) - found.centre).square().mean().sqrt()) < 5 * float(found.spread)
+
+
+def test_no_graph_is_kept_while_sampling():
+    found = family(VECTOR, LABEL)
+    for solver in STEPS:
+        for x in found.unfold(Noise(0, 2), torch.tensor([0, 1]), steps=3, solver=solver, guidance=2.0):
+            assert not x.requires_grad
+
+
+@pytest.mark.parametrize("shape, kind", [((3,), "mlp"), ((1, 6), "unet"), ((1, 8, 65), "transformer"),
+                                         ((1, 2, 2, 2), "unet"), ((1, 2, 2, 2, 2), "transformer")])
+def test_auto_is_the_network_that_serves_the_space(shape, kind):
+    space = Continuous(shape=shape, axes=("channel", *(f"axis {n}" for n in range(1, len(shape)))))
+    found = Diffusion(build(Diffusion.Config, {"width": 8, "depth": 1}), space)
+    assert found.config.network == kind == kind_of(space)
+    assert found.sample(Noise(0, 2), steps=2).shape == (2, *shape)
 
 
 class Saying(torch.nn.Module):

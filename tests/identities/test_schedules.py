@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verossim.families.diffusion.levels import Even, Levels
-from verossim.families.diffusion.schedule import SCHEDULES, converted
+from verossim.families.diffusion.schedule import SCHEDULES, output
 from verossim.seeds import Noise
 
 LOW, HIGH = 0.002, 80.0
@@ -65,7 +65,8 @@ def test_outputs_say_the_same(schedule, kind, into):
     x, eps = noise.normal(dtype=torch.float64), noise.normal(dtype=torch.float64)
     x_t = point.alpha * x + point.sigma * eps
     said = {"x": x, "noise": eps, "velocity": point.alpha_slope * x + point.sigma_slope * eps}
-    found = converted(said[kind], x_t, point, kind, into)
+    is_said, is_asked = output(kind, point), output(into, point)
+    found = (is_said.keep * x_t + is_said.gain * said[kind] - is_asked.keep * x_t) / is_asked.gain
     middle = (point.ratio > 0.01) & (point.ratio < 20)  # beyond, rounding is what is seen
     assert ((found - said[into]).abs() / (1 + said[into].abs()))[middle].max() < 1e-10
 

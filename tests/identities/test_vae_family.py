@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from verossim import Model
+from verossim.codecs.image import ImageConfig, Pictures
 from verossim.codecs.latent import Latent
 from verossim.codecs.table import Table, TableConfig
-from verossim.errors import BadConfig, BadData, Incompatible, NoLikelihood
+from verossim.config import build
+from verossim.errors import BadConfig, BadData, Incompatible, NoLikelihood, NotInvertible
 from verossim.families import Turn
+from verossim.families.diffusion import Diffusion
 from verossim.families.vae import VAE
 from verossim.families.vae.ladder import normal
 from verossim.seeds import Noise
@@ -303,8 +308,7 @@ def test_a_latent_codec_is_its_autoencoder_between_records_and_unit_scale():
     again = Latent(codec, vae, latent.state())
     assert again.space == latent.space and torch.equal(again.encode(records), latent.encode(records))
     assert latent.describe() == codec.describe()
-    with pytest.raises(NoLikelihood):
-        latent.log_volume(x)
+    assert latent.lossy and latent.log_volume(x).isnan().all()
     with pytest.raises(Incompatible, match="autoencoder"):
         Latent.restore(latent.config, latent.state())
     with pytest.raises(Incompatible, match="autoencoder"):
@@ -316,3 +320,49 @@ def test_a_latent_codec_is_its_autoencoder_between_records_and_unit_scale():
             parameter.zero_()
     with pytest.raises(BadData, match="collapsed"):
         Latent(codec, vae).fit([records])
+
+
+@pytest.mark.parametrize(("levels", "shape"), [(1, (2, 3, 3)), (2, (2 * 9 + 2 * 30,))])
+def test_latents_of_one_level_keep_their_axes(levels, shape):
+    codec, g = Pictures(ImageConfig()), np.random.default_rng(0)
+    records = Records({"image": [g.integers(0, 256, (6, 5, 1), np.uint8) for _ in range(10)]})
+    codec.fit([records])
+    vae = made(codec.space, width=4, latent=2, levels=levels)
+    latent = Latent(codec, vae).fit([records])
+    x = latent.encode(latent.parse(records, []))
+    assert latent.space.shape == shape == vae.latent_shape and x.shape == (10, *shape)
+    assert latent.modality == "image" and latent.shelf == "latent"
+    inner = codec.encode(codec.parse(records, []))
+    assert torch.allclose(x.flatten(1) * latent.scale, vae.encode(inner))
+    decoded = codec.decode(vae.decode(vae.encode(inner))).columns["image"]
+    assert np.array_equal(np.stack(latent.decode(x).columns["image"]), np.stack(decoded))
+    changed = made(codec.space, width=4, latent=2, levels=levels)
+    next(changed.parameters()).data.add_(1)
+    assert Latent(codec, changed, latent.state()).state()["inside"] != latent.state()["inside"]
+
+
+def test_a_model_over_an_autoencoder_is_saved_and_read_whole(tmp_path):
+    import pyarrow as pa
+    records = Records({name: pa.array(values) for name, values in cells().columns.items()})
+    codec = Table(TableConfig()).fit([records])
+    inner = Latent(codec, made(codec.space)).fit([records])
+    outer = Latent(inner, made(inner.space)).fit([records])  # and once more
+    for latent in (inner, outer):
+        config = build(Diffusion.Config, {"width": 8, "depth": 1})
+        model = Model(latent, Diffusion(config, latent.space).eval(), None, {"frame": "arrow"})
+        model.save(tmp_path / "model")
+        again = Model.load(tmp_path / "model")
+        assert again.sample(5, steps=3).equals(model.sample(5, steps=3))
+        source = pa.table(dict(records.columns))
+        assert torch.equal(again.encode(source), model.encode(source)) and again.encode(source).shape == (64, 2)
+        with pytest.raises(NoLikelihood) as refused:
+            again.log_prob(source)
+        assert refused.value.code == "LATENT_DENSITY"
+    with pytest.raises(Incompatible, match="Diffusion has no latents"):
+        Latent(codec, Diffusion(config, codec.space))
+
+
+def test_an_autoencoder_has_no_styles_and_says_so():
+    vae = made(RECORD)
+    with pytest.raises(NotInvertible, match="styles"):
+        vae.latents(Noise(0, 2))

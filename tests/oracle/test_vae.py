@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from verossim.families import Turn
 from verossim.families.vae import VAE
-from verossim.families.vae.estimators import averaged, log_averaged
+from verossim.families.vae.estimators import annealed, averaged, log_averaged
 from verossim.families.vae.heads import LEAST, MOST, Coins, Levels, Tokens, Vector, bounded
 from verossim.seeds import Noise
 from verossim.spaces import Batch, Continuous, Discrete
@@ -22,6 +23,52 @@ TOKENS = Discrete(shape=(3,), vocabulary=4, pad=None)
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def plainly_annealed(log, start, chains, noise, temperatures, leaps):
+    """What `annealed` does, each point looked at afresh at each temperature."""
+    def at(e, b):
+        with torch.enable_grad():
+            e = e.detach().requires_grad_()
+            joint, log_q = log(e)
+            f = (1 - b) * log_q + b * joint
+            return joint.detach(), log_q.detach(), f.detach(), torch.autograd.grad(f.sum(), e)[0]
+    e, size, weights = start, torch.full_like(start[:, :1], 0.1), torch.zeros_like(start[:, 0])
+    for before, b in pairwise(temperatures):
+        joint, log_q, f, slope = at(e, b)
+        weights = weights + (b - before) * (joint - log_q)
+        momentum, u = noise.normal(chains, e.shape[1]).view_as(e).to(e), noise.uniform(chains).view(-1).to(e)
+        there, p, f_there = e, momentum, f
+        for _ in range(leaps):
+            p = p + size / 2 * slope
+            there = there + size * p
+            *_, f_there, slope = at(there, b)
+            p = p + size / 2 * slope
+        accepted = u.log() < f_there - f + (momentum.square() - p.square()).sum(dim=1) / 2
+        e = torch.where(accepted[:, None], there, e)
+        size = size * torch.where(accepted, 1.04, 0.92)[:, None]
+    return weights, e
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["up", "down"])
+def test_annealing_remembers_what_it_knows_and_comes_to_the_same(way):
+    looks = []
+
+    def log(e):
+        looks.append(len(e))
+        log_q = -0.5 * ((e - 0.3) / 0.8).square().sum(dim=1)
+        return -0.5 * e.square().sum(dim=1) - (e[:, 0] * e[:, 1] - e[:, 2].sin() - 0.5).square(), log_q
+    path, leaps = [(step / 12) ** 2 for step in range(13)][::way], 3
+    start = 0.3 + 0.8 * Noise(0, 5).normal(4, 3, dtype=torch.float64).flatten(0, 1)
+    weights, ends = annealed(log, start, 4, Noise(1, 5), path, leaps)
+    assert len(looks) == 1 + 12 * leaps  # once at the start, and once a leap
+    plain, plain_ends = plainly_annealed(log, start, 4, Noise(1, 5), path, leaps)
+    assert torch.allclose(weights, plain, rtol=1e-10, atol=1e-12) and torch.allclose(ends, plain_ends, rtol=1e-9, atol=1e-11)
+    moved = (ends != start).any(dim=1)
+    assert moved.any()
+    looks.clear()
+    again, _ = annealed(log, start, 4, Noise(1, 5), path, leaps, settled=False)
+    assert torch.equal(again, weights) and len(looks) == 1 + 11 * leaps
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1e4])

@@ -21,7 +21,7 @@ from verossim.safety import verify
 
 FLAGS = {
     "fit": "--budget --components --config --covariance --device --family --held-out --json --label --modality --output "
-           "--overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
+           "--over --overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
     "sample": "--condition --format --guidance --json --output --overwrite --seed --set --solver --steps --trace -n -o",
     "log-prob": "--condition --json --method --outliers --output --overwrite --trace -o",
     "predict": "--json --output --overwrite --trace -o",

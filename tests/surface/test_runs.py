@@ -206,6 +206,30 @@ def test_samples_are_of_their_class_with_and_without_guidance(say, home, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
+def test_samples_are_guided_in_an_interval_and_away_from_a_worse_model(say, home, tmp_path):
+    run = home / "diffusion"
+    status, _, err = say(*begin("diffusion", home, tmp_path / "worse", "--samples", "64"))
+    assert status == 0, err
+    def made(name: str, *words: str) -> bytes:
+        status, _, err = say("sample", run, "-n", "6", "-o", tmp_path / name, "--guidance", "3", "--condition", "label=dark",
+                             "--steps", "6", *words)
+        assert status == 0, err
+        return (tmp_path / name / "sheet.png").read_bytes()
+    guided, worse = made("guided"), made("worst", "--set", f"worse={tmp_path / 'worse'}")
+    narrow = made("narrow", "--set", "interval=0.2,30")
+    assert guided != worse and narrow not in (guided, worse)
+    assert made("nowhere", "--set", "interval=90,100") == made("plain", "--guidance", "1")
+    model = Model.load(run)
+    again = model.sample(6, {"label": "dark"}, guidance=3, steps=6, interval=(0.2, 30))
+    first = sorted(path for path in (tmp_path / "narrow").rglob("0*.png"))[0]
+    assert np.array_equal(np.asarray(again[0]), np.asarray(Image.open(first)))
+    for words, word in ((["interval=5,0.2"], "comes first"), (["interval=5"], "2 numbers"), (["interval=a,b"], "2 numbers"),
+                        (["interval=-1,2"], "interval"), ([f"worse={tmp_path / 'none'}"], "does not exist"),
+                        ([f"worse={home / 'vae'}"], "none of diffusion")):
+        status, _, err = say("sample", run, "-n", "2", "-o", tmp_path / "none", "--guidance", "2", "--set", *words)
+        assert status not in (0, 1, 70) and word in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize(("family", "method", "kind"), [("vae", "elbo", "bound"), ("vae", "iwae", "bound"),
                                                         ("vae", "ais", "estimate"), ("diffusion", "bound", "bound")])
 def test_scores_say_their_kind_and_error(say, home, tmp_path, family, method, kind):
@@ -241,3 +265,74 @@ def test_a_run_in_the_middle_of_learning_is_a_model(say, home, tmp_path):
     shutil.rmtree(tmp_path / "run/state")
     status, _, err = say("sample", tmp_path / "run", "-n", "2", "-o", tmp_path / "out")
     assert status == 0, err
+
+
+# ---- a model over an autoencoder -----------------------------------------------------------------------------------------
+
+
+def over(home: Path, place: Path, base: Path, *more: str) -> list[str]:
+    return [*begin("diffusion", home, place), "--over", str(base), *more]
+
+
+@pytest.fixture(scope="module")
+def latent_run(home) -> Path:
+    with pytest.raises(SystemExit) as end:
+        main(over(home, home / "over", home / "vae"))
+    assert not end.value.code
+    return home / "over"
+
+
+def test_diffusion_over_an_autoencoder_is_a_model_of_pictures(say, home, latent_run, tmp_path):
+    model = Model.load(latent_run)
+    assert model.family.space.shape == (2, 3, 3) and model.family.config.network == "unet"
+    assert model.describe()["over"]["sha256"] == Model.load(home / "vae").sha256 and model.card["held_out"] is None
+    assert list((latent_run / "previews").glob("*.png"))
+    status, _, err = say("sample", latent_run, "-n", "6", "-o", tmp_path / "made", "--condition", "label=dark", "--steps", "4")
+    assert status == 0, err
+    made = sorted((tmp_path / "made").rglob("0*.png"))
+    assert len(made) == 6 and Image.open(made[0]).size == (5, 6)
+    for words in (["encode", home / "pictures/dark", "-o", tmp_path / "z.npy"],
+                  ["decode", tmp_path / "z.npy", "-o", tmp_path / "back"],
+                  ["interpolate", home / "pictures/dark", "-n", "3", "-o", tmp_path / "strip"]):
+        status, _, err = say(words[0], latent_run, *words[1:])
+        assert status == 0, err
+    assert np.load(tmp_path / "z.npy").shape == (40, 2, 3, 3) and len(list((tmp_path / "back").glob("0*.png"))) == 40
+    status, out, _ = say("describe", latent_run)
+    assert status == 0 and "learned over" in out and "6 x 5 pixels" in out
+    status, _, err = say("log-prob", latent_run, home / "pictures", "--method", "bound", "-o", tmp_path / "scores.csv")
+    assert status == 64 and "LATENT_DENSITY" in err and not (tmp_path / "scores.csv").exists()
+
+
+def test_a_model_over_another_needs_nothing_but_its_own_folder(home, latent_run, tmp_path):
+    shutil.copytree(latent_run / "model", tmp_path / "alone")
+    first, second = (np.stack([np.asarray(p) for p in Model.load(place).sample(4, steps=3)]) for place in
+                     (latent_run, tmp_path / "alone"))
+    assert np.array_equal(first, second)
+
+
+def test_what_cannot_be_learned_over_is_refused_and_a_changed_base_is_seen(say, home, latent_run, tmp_path):
+    status, _, err = say(*over(home, tmp_path / "none", home / "diffusion"))
+    assert status == 65 and "AUTOENCODER" in err and "family vae" in err
+    status, _, err = say(*over(home, tmp_path / "none", home / "vae", "--size", "8"))
+    assert status == 78 and "'size'" in err
+    status, _, err = say(*over(home, tmp_path / "none", tmp_path / "nowhere"))
+    assert status == 66 and "does not exist" in err and not (tmp_path / "none").exists()
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
+    status, _, err = say("fit", tmp_path / "table.csv", "-o", tmp_path / "none", "--family", "diffusion",
+                         "--over", home / "vae")
+    assert status == 65 and "modality" in err
+    shutil.copytree(latent_run, tmp_path / "run")
+    status, _, err = say(*begin("vae", home, tmp_path / "other", "--seed", "5"))
+    assert status == 0, err
+    status, _, err = say(*over(home, tmp_path / "run", tmp_path / "other"))
+    assert status == 78 and "RUN_CHANGED" in err and "'over'" in err
+    status, _, err = say(*over(home, tmp_path / "run", home / "vae"))
+    assert status == 0, err
+
+
+def test_mixtures_learn_latents_too(home):
+    from verossim import fit
+    model = fit(home / "pictures", family="gmm", components=1, covariance="diag", over=home / "vae")
+    pictures = model.sample(3, {"label": "dark"})
+    assert pictures[0].size == (5, 6) and model.card["held_out"] is None
+    assert model.predict_proba(home / "pictures").shape == (80, 2)

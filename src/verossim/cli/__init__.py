@@ -44,6 +44,7 @@ def fit(
     label: Annotated[str | None, typer.Option("--label", help="Column that holds the class.")] = None,
     weight: Annotated[str | None, typer.Option("--weight", help="Column that says how much each record counts.")] = None,
     size: Annotated[str | None, typer.Option("--size", help="Pixels of a picture's shorter side.")] = None,
+    over: Annotated[str | None, typer.Option("--over", help="Saved model (vae) whose latents are to be learned.")] = None,
     modality: Annotated[str | None, typer.Option("--modality", help="image or table, where a folder holds both.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same model.  [0]")] = None,
     held_out: Annotated[float | None, typer.Option("--held-out", help="Share of records set aside to judge by.  [0.1]")] = None,
@@ -66,7 +67,7 @@ def fit(
     given = {"source": source, "output": output, "family": family, "components": components, "covariance": covariance,
              "label": label, "weight": weight, "size": size, "modality": modality, "seed": seed, "held_out": held_out,
              "strict": strict or None, "samples": samples, "budget": budget, "precision": precision,
-             "restart": restart or None, "force": force or None, "device": device}
+             "restart": restart or None, "force": force or None, "device": device, "over": over}
     with _voice(as_json) as voice:
         from .learning import learn, requested
         voice.answer(learn(voice, requested(given, settings or [], config), overwrite))

@@ -17,7 +17,8 @@ from .narrating import narrator
 
 __all__ = ["Request", "learn", "requested"]
 
-OPTIONS = ("source", "output", "family", "label", "weight", "modality", "seed", "held_out", "strict", "restart", "force", "device")
+OPTIONS = ("source", "output", "family", "label", "weight", "modality", "seed", "held_out", "strict", "restart", "force",
+           "device", "over")
 CRITERIA = ("components", "covariance", "rank", "freedom", "bic", "icl", "held_out", "converged")
 
 

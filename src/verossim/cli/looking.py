@@ -26,7 +26,8 @@ def describe(voice: Voice, path: str) -> dict[str, Any]:
     voice.table(printable(path), ["", ""], ([name, told(value)] for name, value in (
         ("family", document["family"]), ("likelihood", document["likelihood"]),
         ("space", f"{space['kind']} {tuple(space['shape'])}"), ("made by", f"verossim {document.get('verossim')}"),
-        ("sha256", document["sha256"]), ("classes", _listed(document["classes"])))))
+        ("sha256", document["sha256"]), ("learned over", document.get("over", {}).get("model")),
+        ("classes", _listed(document["classes"])))))
     voice.say("")
     voice.table("Settings", ["", ""], ([name, told(value)] for name, value in document["settings"].items()))
     voice.say("")

@@ -21,10 +21,16 @@ class Codec(ABC):
     in front; `state` is what the saved model keeps."""
 
     Config: ClassVar[type]
-    modality: ClassVar[str]
+    modality: str  #: what kind of records it reads
+    lossy: ClassVar[bool] = False  #: whether many records share one x, so that how probable x is does not say it of a record
     config: Any
     space: Space
     notes: list[str]
+
+    @property
+    def shelf(self) -> str:
+        """Its name among the codecs."""
+        return self.modality
 
     @abstractmethod
     def fit(self, blocks: Iterable[Records]) -> "Codec":
@@ -51,7 +57,7 @@ class Codec(ABC):
     @abstractmethod
     def log_volume(self, x: Tensor) -> Tensor:
         """log |d x / d raw|, (B,) nats: adding it turns a log density of x into one in raw units. Entries that stand for
-        cells (levels, integers) are masses and add nothing; NaN entries add nothing."""
+        cells (levels, integers) are masses and add nothing; NaN entries add nothing. NaN where the codec is lossy."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

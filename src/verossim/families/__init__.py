@@ -9,13 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import BadConfig, BadData, NoLikelihood, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn"]
+__all__ = ["PAIRS", "Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn",
+           "beyond_chance"]
+
+
+PAIRS = 128  # of records that an exam compares
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A number that tells how learning goes. low, high: its bounds, None where there is none; cause: what it means when it is out
-    of them; remedies: what to try then, in order, of "penalty", "augmentation", "rate" and "rollback"."""
+    """A number that tells how learning goes. low, high: its bounds, None where there is none; cause: what it means when it is
+    out of them; remedies: what to try then, in order, of "penalty", "augmentation", "rate" and "rollback"."""
 
     name: str
     low: float | None = None
@@ -62,6 +67,16 @@ class Exam:
     made: Tensor | None = None
 
 
+def beyond_chance(above: Tensor, below: Tensor) -> float:
+    """By how much the mean of `above` (n,) lies above that of `below` (n,), pair by pair, less two standard errors; at least 0.
+    Differences are cut off six median deviations from their median: one out of all bounds would hide the rest in its error."""
+    apart = (above - below).double()
+    middle = apart.median()
+    reach = 6 * (apart - middle).abs().median()
+    apart = apart.clamp(middle - reach, middle + reach)
+    return max(0.0, float(apart.mean() - 2 * apart.std() / len(apart) ** 0.5))
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
     """Of a family whose sampling has none."""
@@ -72,11 +87,13 @@ class Family(nn.Module, ABC):
 
     Config: ClassVar[type]
     Sampling: ClassVar[type] = NoSettings  #: the knobs of `unfold` and `sample`
+    beside: ClassVar[tuple[str, ...]] = ()  #: those of them that people give as a saved model, and `unfold` as its family
     accepts: ClassVar[tuple[type, ...]]
     likelihood: Literal["exact", "bound", "estimate", "none"]
     #: The ways that log_prob can be had, the default first; empty where there is but one.
     methods: ClassVar[tuple[str, ...]] = ()
     layers: int = 0  #: of styles that can be mixed
+    latent_shape: tuple[int, ...] = ()  #: of latents that another family may learn in place of records; () where there are none
 
     def __init__(self, config: Any, space: Space, condition: Space | None):
         super().__init__()
@@ -179,6 +196,12 @@ class LearnsByGradient(Family):
         """How learning goes, by some records that are learned from and some that are held out, always the same ones."""
         return Exam({})
 
+    def paired(self, seen: Batch, unseen: Batch, noise: Noise) -> tuple[Losses, Losses]:
+        """The losses of as many records that are learned from as are held out, PAIRS at most, of the same noise."""
+        n, turn = min(len(seen.x), len(unseen.x), len(noise), PAIRS), self.turns[0]
+        with torch.no_grad():
+            return self.loss(_first(seen, n, noise.part(0, n)), turn), self.loss(_first(unseen, n, noise.part(0, n)), turn)
+
     def adapt(self, signs: Mapping[str, float]) -> None:
         """Lets the signs of an exam steer what the loss does, in buffers. Nothing by default."""
 
@@ -226,3 +249,9 @@ class LearnsByStatistics(Family):
     @abstractmethod
     def freedom(self) -> int:
         """Number of free parameters, for information criteria."""
+
+
+def _first(batch: Batch, n: int, noise: Noise) -> Batch:
+    """The first n records of a batch, with these streams."""
+    y = None if batch.condition is None else batch.condition[:n]
+    return Batch(batch.x[:n], y, batch.units[:n], batch.index[:n], noise)

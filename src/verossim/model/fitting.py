@@ -13,6 +13,7 @@ import torch
 from .. import __version__, data
 from ..codecs import Codec
 from ..codecs.label import Label
+from ..codecs.latent import Latent
 from ..config import build, knobs
 from ..errors import BadConfig, BadData, near, printable
 from ..families import Family, LearnsByGradient
@@ -31,7 +32,8 @@ HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, an
 
 def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
         seed: int = 0, held_out: float = 0.1, strict: bool = False, folder: str | Path | None = None, restart: bool = False,
-        force: bool = False, device: str = "auto", journal: Journal | None = None, **settings: Any) -> Model:
+        force: bool = False, device: str = "auto", journal: Journal | None = None, over: str | Path | None = None,
+        **settings: Any) -> Model:
     """Learns the distribution of `source` and returns the model.
 
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
@@ -44,6 +46,8 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         The same call again goes on from there; with `restart` it begins anew. Without a folder nothing is kept.
     force : learn from fewer or less different records than the family should have.
     device : "cpu", "cuda" or "auto".
+    over : a saved model with latents (family vae) of such records. What is learned are the latents that it gives them, and
+        what is sampled is decoded by it; it goes into the new model whole. Such a model has no log_prob.
     settings : those of the family, of learning and of the codec, e.g. components=20, samples=200_000, size=32.
 
     Raises BadConfig for settings, BadData for the source; both say the value, the place and the way out.
@@ -55,12 +59,17 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     kind = FAMILIES.load(family)
     config, rest = _taken(kind.Config, settings, family)
     learning, rest = _taken(learning_of(kind), rest, "learning")
-    opened = data.open_source(source, label=label, weight=weight, modality=modality, strict=strict)
-    reader = CODECS.load(opened.modality)
+    base = None if over is None else Model.load(over)
+    opened = data.open_source(source, label=label, weight=weight, modality=modality if base is None else base.codec.modality,
+                              strict=strict)
+    reader = CODECS.load(opened.modality if base is None else "latent")
     for name in rest.keys() - knobs(reader.Config).keys():
-        raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality}' has a setting '{name}'.",
+        raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality if base is None else 'latent'}' "
+                        f"has a setting '{name}'.",
                         near(name, {**knobs(kind.Config), **knobs(learning_of(kind)), **knobs(reader.Config)}))
-    asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out, **settings}
+    unfitted = reader(build(reader.Config, rest, opened.modality)) if base is None else Latent(base.codec, base.family)
+    asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out,
+             "over": base and base.sha256, **settings}
     journal = journal or Journal()
     with contextlib.ExitStack() as held:
         if device == "cuda" and not issubclass(kind, LearnsByGradient):
@@ -75,7 +84,9 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             if engine.first:
                 held.enter_context(locked(place))
                 journal = held.enter_context(contextlib.closing(Journal(place / EVENTS, *journal.listeners)))
-        codec, labels = _fitted_codecs(opened, reader(build(reader.Config, rest, opened.modality)))
+        if base is not None:
+            base.family.to(engine.device)
+        codec, labels = _fitted_codecs(opened, unfitted)
         journal.event("codec", modality=opened.modality, columns=[*codec.describe(), *(labels.describe() if labels else [])],
                       notes=[*opened.notes, *codec.notes])
         encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict, folder=place and place / DATA)
@@ -91,10 +102,15 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
             "problems": len(opened.problems), "held_out": None,
         }
+        if base is not None:
+            card["over"] = {"model": str(over), "sha256": base.sha256, "family": base.card["family"]}
         task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began)
         model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
         model.problems = list(opened.problems)
-        if place is None:
+        if base is not None:
+            base.family.to("cpu")
+            model.card["held_out"] = None  # of latents there are figures, of records there are none
+        elif place is None:
             model.card["held_out"] = _on_held_out(model, encoded.held_out)
         journal.event("held out", result=model.card["held_out"])
         if folder is not None and place is not None and engine.first:

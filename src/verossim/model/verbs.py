@@ -16,12 +16,11 @@ from .. import __version__, data, store
 from ..codecs import Codec
 from ..codecs.label import Label
 from ..config import build, plain
-from ..errors import BadConfig, BadData, CorruptStore, Incompatible
+from ..errors import BadConfig, BadData, CorruptStore, Incompatible, NoLikelihood
 from ..families import Family
-from ..sealed import check_shapes
 from ..seeds import Noise, check_seed
-from ..shelves import CODECS, FAMILIES
-from ..spaces import Likelihood, Problem, Records, space_from, space_plain
+from ..spaces import Likelihood, Problem, Records, space_plain
+from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -46,6 +45,7 @@ class Model:
         self.codec, self.family, self.label, self.card = codec, family, label, dict(card or {})
         self.problems: list[Problem] = []
         self.sha256: str | None = None  # of the saved model, once there is one
+        self.others: dict[str, Family] = {}  # of other saved models that sampling asked for, by folder
 
     def draw(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Records:
         """n new records, samples number `first` to `first + n - 1` of a seed, with their labels where the model has them.
@@ -55,7 +55,8 @@ class Model:
         """
         if n < 1:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 1.")
-        knobs = vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}"))
+        knobs = dict(vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}")))
+        knobs |= {name: self._other(knobs[name]) for name in self.family.beside if knobs[name] is not None}
         noise = Noise(check_seed(seed), n, first)
         y = self._condition(condition, noise)
         with torch.inference_mode():
@@ -71,7 +72,11 @@ class Model:
 
     def score(self, source: Any, condition: Any = None, method: str | None = None) -> Iterator[Scored]:
         """log p(x), or log p(x | condition), block by block, in the raw units of the records; memory is bounded. method: one
-        of the family's `methods`, the first where None. Raises BadConfig SETTING_RANGE for others."""
+        of the family's `methods`, the first where None. Raises BadConfig SETTING_RANGE for others, and NoLikelihood
+        LATENT_DENSITY from a model over an autoencoder."""
+        if self.codec.lossy:
+            raise NoLikelihood("LATENT_DENSITY", "How probable latents are does not say how probable records are: many records "
+                               "share the same latents.", "Ask the model that it was fitted over, or fit one without.")
         if method is not None:
             self.family.way(method)
         for records, x, _ in self._points(source):
@@ -79,7 +84,8 @@ class Model:
             noise = Noise(0, len(x), records.first)
             with torch.inference_mode():
                 likelihood = self.family.log_prob(x, y, noise, method)
-            yield Scored(records, replace(likelihood, log_prob=likelihood.log_prob + self.codec.log_volume(x)))
+            log_p, stderr = likelihood.log_prob.cpu(), None if likelihood.stderr is None else likelihood.stderr.cpu()
+            yield Scored(records, replace(likelihood, log_prob=log_p + self.codec.log_volume(x), stderr=stderr))
 
     def log_prob(self, source: Any, condition: Any = None, method: str | None = None) -> Likelihood:
         """Nats per record, (B,): log mass where values are whole or 8-bit, log density in raw units elsewhere."""
@@ -108,7 +114,7 @@ class Model:
     def posterior(self, x: Tensor) -> Tensor:
         """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
         label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
-        log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob + log_prior
+        log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob.cpu() + log_prior
                  for c, log_prior in enumerate(self.prior(label).log())]
         return torch.stack(log_p, dim=1).softmax(dim=1)
 
@@ -143,7 +149,7 @@ class Model:
         """Latents (B, *latent) of the records, about standard normal; their labels, where there are any, are the condition.
         Raises NotInvertible from families without latents."""
         with torch.inference_mode():
-            parts = [self.family.encode(x, y if self.label is not None else None) for _, x, y in self._points(source)]
+            parts = [self.family.encode(x, y if self.label is not None else None).cpu() for _, x, y in self._points(source)]
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
         return torch.cat(parts)
@@ -225,16 +231,10 @@ class Model:
     def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes model.json, weights.safetensors and card.json; the folder holds the old model or the new, never half.
         state : tensors to write in place of the family's own."""
-        def shelved(codec: Codec, name: str) -> dict[str, Any]:
-            return {"name": name, "config": plain(codec.config), "state": codec.state()}
-        label = self.label
-        model = {
-            "verossim": __version__,
-            "family": {"name": self.card["family"], "config": plain(self.family.config)},
-            "codec": shelved(self.codec, self.codec.modality), "label": label and shelved(label, "label"),
-            "space": space_plain(self.codec.space), "condition": label and space_plain(label.space),
-        }
-        self.sha256 = store.save(path, model, state or self.family.state_dict(), self.card)
+        model = {"verossim": __version__, **family_plain(self.family, self.card.get("family")),
+                 "codec": codec_plain(self.codec), "label": self.label and codec_plain(self.label)}
+        tensors = {**(state or self.family.state_dict()), **codec_tensors(self.codec)}
+        self.sha256 = store.save(path, model, tensors, self.card)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Model":
@@ -243,19 +243,21 @@ class Model:
         stored = store.load(path)
         model = stored.model
         try:
-            store.check_family(path, model["family"]["name"], FAMILIES.names())
-            kind = FAMILIES.load(model["family"]["name"])
-            codec = _unshelved(model["codec"])
-            label: Label | None = model["label"] and _unshelved(model["label"])
-            condition = model["condition"] and space_from(model["condition"])
-            family = kind(build(kind.Config, model["family"]["config"]), space_from(model["space"]), condition)
+            family = family_from(model, own(stored.tensors), path)
+            codec = codec_from(model["codec"], stored.tensors, path, device)
+            label: Label | None = model["label"] and codec_from(model["label"], {}, path)
         except (KeyError, TypeError) as error:
             raise CorruptStore("CKPT_FORMAT", f"{path}: model.json lacks or misuses {error}.") from error
-        check_shapes(path, family.state_dict(), stored.tensors)
-        family.load_state_dict(stored.tensors)
-        loaded = cls(codec, family.to(device).eval(), label, stored.card)
+        loaded = cls(codec, family.to(device), label, stored.card)
         loaded.sha256 = stored.sha256
         return loaded
+
+    def _other(self, folder: str) -> Family:
+        """The family of another saved model, read once, where this one's is."""
+        if folder not in self.others:
+            device = next(iter(self.family.state_dict().values())).device
+            self.others[folder] = Model.load(folder, str(device)).family
+        return self.others[folder]
 
     def _labels(self, lacking: str, hint: str) -> Label:
         """The label codec. Raises Incompatible NOT_CONDITIONAL where there is none."""
@@ -307,8 +309,3 @@ def _number(value: int, what: str, least: int = 0) -> int:
 
 def _first(problems: list[Problem]) -> str:
     return f"The first problem: {problems[0].message} {problems[0].hint}".rstrip() if problems else ""
-
-
-def _unshelved(shelved: Mapping[str, Any]) -> Any:
-    kind = CODECS.load(shelved["name"])
-    return kind.restore(build(kind.Config, shelved["config"]), shelved["state"])

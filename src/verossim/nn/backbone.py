@@ -18,7 +18,7 @@ from .mlp import Mlp
 from .transformer import PatchTransformer
 from .unet import UNet
 
-__all__ = ["KINDS", "backbone"]
+__all__ = ["KINDS", "backbone", "kind_of"]
 
 KINDS = ("auto", "mlp", "unet", "transformer")
 UNET_LONGEST = 64
@@ -36,7 +36,7 @@ def backbone(space: Continuous, *, width: int, depth: int, condition: Space | No
     """
     given, *rest = space.shape
     channels, out, axes = channels_in or given, channels_out or given, tuple(rest)
-    kind = _kind(axes) if kind == "auto" else _checked(kind, axes)
+    kind = kind_of(space) if kind == "auto" else _checked(kind, axes)
     embedding = None
     if timed or condition is not None:
         embedding = Embedding(4 * width if kind == "unet" else width, condition, timed)
@@ -47,7 +47,9 @@ def backbone(space: Continuous, *, width: int, depth: int, condition: Space | No
     return PatchTransformer(channels, out, axes, width, depth, embedding, _patch(axes))
 
 
-def _kind(axes: tuple[int, ...]) -> str:
+def kind_of(space: Continuous) -> str:
+    """What "auto" stands for: the line of the table above."""
+    axes = space.shape[1:]
     if not axes:
         return "mlp"
     return "unet" if len(axes) <= UNET_AXES and max(axes) <= UNET_LONGEST else "transformer"

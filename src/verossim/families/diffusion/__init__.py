@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from ...config import knob
 from ...errors import BadConfig, Incompatible, NoLikelihood, NotInvertible, VerossimError, near
-from ...nn.backbone import backbone
+from ...nn.backbone import KINDS, backbone, kind_of
 from ...nn.conditioning import dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Likelihood, Space
-from .. import LearnsByGradient, Losses, Turn
+from .. import Exam, LearnsByGradient, Losses, Sign, Turn, beyond_chance
 from .completion import Completion
 from .denoiser import Denoiser, Preconditioned, Standard, wide
 from .flow import FlowMap
@@ -39,10 +39,10 @@ from .values import Values
 __all__ = ["MEMBER", "Diffusion"]
 
 HIGHEST = 80.0  # the largest noise ratio: data of unit scale are lost in it (Karras et al., table 1)
-LONG = 64  # axes longer than this take patches, and a network that says x
 CHUNK = 1 << 17  # numbers in the records that are judged at a time
 FLOW_STEPS = 48  # between data and latents
 GUIDED = 6.0  # spreads of the data: with more noise than that, guidance drives samples out of the data (arXiv:2404.07724)
+WIDEST_GAP = 1.0  # of the loss: held-out records cost twice as much
 MEANS = 8  # completions whose mean is the conditional mean
 KNOBS = ("steps", "solver", "guidance", "interval", "worse", "dtype")  # of sampling
 
@@ -53,6 +53,10 @@ class Diffusion(LearnsByGradient):
     accepts = (Continuous,)
     likelihood: Literal["exact", "bound", "estimate", "none"] = "estimate"
     methods = ("flow", "bound")
+    beside = ("worse",)
+    examined = 500
+    signs = (Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and finds "
+                  "held-out ones in noise far worse; more data, a smaller network or fewer samples help"),)
     centre: Tensor
     spread: Tensor
     anchor: Tensor
@@ -64,7 +68,7 @@ class Diffusion(LearnsByGradient):
         depth: int | None = knob(None, "blocks of the network, a level where it has levels; where nothing is said by its kind",
                                  low=1, high=256)
         network: str = knob("auto", "kind of network; auto: by the shape of the data",
-                            choices=("auto", "mlp", "unet", "transformer"))
+                            choices=KINDS)
         schedule: str = knob("ve", "how noise grows: which levels are learned most, and where samples take their steps",
                              choices=tuple(SCHEDULES))
         output: str = knob("auto", "what the network says; auto: x and noise mixed by the noise level, or x from patches",
@@ -75,12 +79,16 @@ class Diffusion(LearnsByGradient):
     class Sampling:
         steps: int = knob(18, "noise levels on the way; heun evaluates the network twice at each", low=1, high=10_000)
         solver: str = knob("heun", "how a step is taken", choices=tuple(STEPS))
-        guidance: float = knob(1.0, "weight of the condition against none; 1 is the model itself", low=0.0, high=100.0)
+        guidance: float = knob(1.0, "weight of the condition against none, or against the worse model; 1 is the model itself",
+                               low=0.0, high=100.0)
+        interval: tuple[float, float] | None = knob(None, "noise ratios between which it is guided, such as 0.2,5; where "
+                                                    "nothing is said up to 6 spreads of the data", low=0.0)
+        worse: str | None = knob(None, "folder of a worse model of the same data, to be led away from")
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
         if not isinstance(space, Continuous):
             raise Incompatible("SPACE", f"Diffusion learns Continuous spaces, not {type(space).__name__}.",
-                               "Wrap the codec in Latent(...).")
+                               "Fit an autoencoder (family vae), and diffusion over it.")
         super().__init__(_resolved(config, space), space, condition)
         self.values = Values(space)
         self.schedule = SCHEDULES[self.config.schedule](self.values.finest, HIGHEST)
@@ -136,6 +144,13 @@ class Diffusion(LearnsByGradient):
         weight = 1 / standard.output(ratio).gain.square()
         return Losses(weight * missed / known.flatten(1).sum(dim=1).clamp(min=1), {"nats": nats})
 
+    def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
+        """gap: how much more held-out records cost than those learned from, as a share of what these cost, beyond chance."""
+        if unseen is None:
+            return Exam({})
+        learned, held = self.paired(seen, unseen, noise)
+        return Exam({"gap": beyond_chance(held.total, learned.total) / max(float(learned.total.mean()), 1e-12)})
+
     def unfold(self, noise: Noise, condition: Tensor | None = None, steps: int = 18, solver: str = "heun",
                guidance: float = 1.0, interval: tuple[float, float] | None = None, worse: "Diffusion | None" = None,
                dtype: torch.dtype = torch.float32, **knobs: Any) -> Iterator[Tensor]:
@@ -152,6 +167,12 @@ class Diffusion(LearnsByGradient):
             raise BadConfig("SETTING_RANGE", f"'solver' is {solver!r}, which there is not.", near(solver, STEPS))
         if steps < 1:
             raise BadConfig("SETTING_RANGE", f"'steps' is {steps}.", "It should be at least 1; 18 is plenty for most data.")
+        if interval is not None and interval[0] >= interval[1]:
+            raise BadConfig("SETTING_RANGE", f"'interval' is {interval[0]:g},{interval[1]:g}: nothing lies between.",
+                            "The lower noise ratio comes first.")
+        if worse is not None and (type(worse) is not Diffusion or worse.space != self.space):
+            raise Incompatible("SPACE", "The worse model is none of diffusion over the same space.",
+                               "Fit both to the same data.")
         denoiser, y = self._guided(condition, guidance, interval, worse)
         z = noise.normal(*self.space.shape).to(self.centre)
         path = legs(self.schedule, evenly(steps), self.centre)
@@ -250,9 +271,7 @@ MEMBER = Diffusion
 
 def _resolved(config: Any, space: Continuous) -> Any:
     """The config with nothing left open: the network by the rank and the lengths of the axes, its size by its kind."""
-    kind = config.network
-    if kind == "auto":
-        kind = "mlp" if len(space.shape) == 1 else "unet" if max(space.shape[1:]) <= LONG else "transformer"
+    kind = kind_of(space) if config.network == "auto" else config.network
     width, depth = {"mlp": (256, 4), "unet": (64, 2), "transformer": (256, 8)}[kind]
     spoken = "x" if config.output == "auto" and kind == "transformer" else config.output
     return replace(config, network=kind, output=spoken, width=config.width or width, depth=config.depth or depth)

@@ -15,6 +15,8 @@ There the answer is weighed by its precision against the other thing that is kno
 
     x       against x_r = x + r eps:          (r^2 N_x + (TRUST s)^2 x_r) / (r^2 + (TRUST s)^2)
     noise   against x ~ N(m, s^2 I):          (s^2 (x_r - r N_eps) + (TRUST r)^2 m) / (s^2 + (TRUST r)^2)
+
+A velocity turns from noise to data as the noise grows, and errs little anywhere; where alpha stands still it is the noise.
 """
 
 from collections.abc import Callable
@@ -100,7 +102,7 @@ class Preconditioned:
         if self.kind == "x":
             heard = 1 / (1 + (TRUST * spread / ratio).square())
             return Output(1 - heard, heard * spread)
-        if self.kind == "noise":
+        if self.kind == "noise" or (self.kind == "velocity" and self.schedule.still):
             heard = 1 / (1 + (TRUST * ratio / spread).square())
             return Output(heard, -heard * ratio)
         point = self.schedule.at(self.schedule.when(ratio.double()))

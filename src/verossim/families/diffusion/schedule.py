@@ -19,11 +19,12 @@ A network may say what x is, what the noise was, or the velocity of x_t. All are
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEDULES", "Cosine", "Exploding", "Flow", "Output", "Point", "Preserving", "Schedule", "converted", "output"]
+__all__ = ["SCHEDULES", "Cosine", "Exploding", "Flow", "Output", "Point", "Preserving", "Schedule", "output"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Point:
 class Schedule(ABC):
     """alpha_t and sigma_t for t in [0, 1], with noise ratios from `low` to `high`; its own time is u = first + length t."""
 
+    still: ClassVar[bool] = False  #: whether alpha is 1 at all times, so that the velocity says the noise alone
+
     def __init__(self, low: float, high: float):
         self.low, self.high = low, high
         ends = self.own_time(torch.tensor([low, high], dtype=torch.float64))
@@ -79,6 +82,8 @@ class Schedule(ABC):
 
 class Exploding(Schedule):
     """Variance exploding: alpha = 1, sigma = u^7. Steps that are even in t are those of Karras et al., eq. 5 with rho = 7."""
+
+    still = True
 
     def own_path(self, u: Tensor) -> Point:
         return Point(torch.ones_like(u), u ** 7, torch.zeros_like(u), 7 * u ** 6)
@@ -148,10 +153,3 @@ def output(kind: str, point: Point) -> Output:
         return Output(1 / alpha, -sigma / alpha)
     turning = alpha * point.sigma_slope - sigma * point.alpha_slope
     return Output(point.sigma_slope / turning, -sigma / turning)
-
-
-def converted(o: Tensor, x_t: Tensor, point: Point, kind: str, into: str) -> Tensor:
-    """One output (B, *event) as another; x_t (B, *event), point at times that broadcast against them."""
-    said, asked = output(kind, point), output(into, point)
-    x = said.keep * x_t + said.gain * o
-    return (x - asked.keep * x_t) / asked.gain

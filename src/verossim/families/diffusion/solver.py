@@ -129,5 +129,7 @@ def ancestral(denoiser: Denoiser, state: State, leg: Leg, y: Tensor | None = Non
 STEPS: dict[str, Callable[..., State]] = {"heun": heun, "euler": euler, "dpm": dpm, "ancestral": ancestral}
 
 
+@torch.no_grad()
 def _denoised(denoiser: Denoiser, x_t: Tensor, alpha: float, at: Tensor, y: Tensor | None) -> Tensor:
+    """D at ratios `at`. No graph is kept from step to step; a denoiser that asks for gradients of its own turns them on."""
     return denoiser(x_t if alpha == 1 else x_t / alpha, at.expand(len(x_t)), y)

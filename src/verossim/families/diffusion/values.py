@@ -91,7 +91,7 @@ class Values:
         if not len(coarse):
             return out
         log_r = self._log_sum(x[:, coarse], eps[:, coarse], cells[coarse].to(x))
-        return log_r if len(coarse) == len(cells) else out.index_copy(1, coarse, log_r)
+        return log_r if len(coarse) == len(cells) else out.index_copy(1, coarse.to(out.device), log_r)
 
     def _log_sum(self, x: Tensor, eps: Tensor, cells: Tensor) -> Tensor:
         """log sum_k N(z; x + k w, r_0^2), the k out to where nothing is left (eps stays below 7)."""

@@ -21,7 +21,7 @@ from ...errors import Incompatible
 from ...nn.conditioning import Embedding, dropped
 from ...seeds import Noise
 from ...spaces import Batch, Continuous, Discrete, Likelihood, Space
-from .. import LearnsByGradient, Losses, Turn
+from .. import PAIRS, Exam, LearnsByGradient, Losses, Sign, Turn, beyond_chance
 from .estimators import annealed, averaged, log_averaged
 from .heads import Head, head_of
 from .ladder import Descent, Ladder, MapLadder, VectorLadder
@@ -29,6 +29,8 @@ from .ladder import Descent, Ladder, MapLadder, VectorLadder
 __all__ = ["MEMBER", "VAE"]
 
 ROWS, NUMBERS = 1 << 12, 1 << 22  # draws judged at a time: at most so many, and so many numbers in the widest layer
+LEAST_ACTIVE = 0.05  # share of the latents that could be active
+WIDEST_GAP = 1.0  # nats an entry
 CHAINS, STEPS, LEAPS = 8, 100, 5  # of annealed importance sampling; as many chains make a conditional mean
 ROUNDS = 48  # to complete a record
 UNTESTED = 12  # of the first rounds, that take every move: from far away the Metropolis test would refuse them all
@@ -41,6 +43,13 @@ class VAE(LearnsByGradient):
     accepts = (Continuous, Discrete)
     likelihood: Literal["exact", "bound", "estimate", "none"] = "bound"
     methods = ("iwae", "elbo", "ais")
+    examined = 500
+    signs = (
+        Sign(name="active", low=LEAST_ACTIVE, cause="the decoder makes records without the latents, which hold next to nothing "
+             "of them (posterior collapse); a longer 'warm', or some 'free' nats, keep them in use"),
+        Sign(name="gap", high=WIDEST_GAP, cause="the network knows the records it learned from by heart, and held-out ones are "
+             "far less probable to it; more data, a smaller network or fewer samples help"),
+    )
     centre: Tensor
     anchor: Tensor
 
@@ -76,7 +85,8 @@ class VAE(LearnsByGradient):
         places = math.prod(shape[1:])
         widest = max(self.head.outputs * places, config.width * (places if config.network == "conv" else 1))
         self.rows = min(ROWS, max(1, NUMBERS // widest))
-        self.latents, self.units = ladder.levels, sum(map(math.prod, ladder.levels))
+        self.levels, self.units = ladder.levels, sum(map(math.prod, ladder.levels))
+        self.latent_shape = self.levels[0] if len(self.levels) == 1 else (self.units,)
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("anchor", torch.zeros(space.shape))
 
@@ -102,13 +112,13 @@ class VAE(LearnsByGradient):
         paid = rates.clamp(min=self.config.free).sum(dim=1) if self.config.free else kl
         parts = {"kl": kl.detach(), "reconstruction": -log_p.detach()}
         parts["nats"] = parts["kl"] + parts["reconstruction"]
-        if len(self.latents) > 1:
+        if len(self.levels) > 1:
             parts |= {f"rate_{level}": rate.detach() for level, rate in enumerate(rates.unbind(dim=1))}
         return Losses(beta * paid - log_p, parts)
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, **knobs: Any) -> Iterator[Tensor]:
         """Samples (B, *event): z from the prior, then x from the decoder."""
-        eps = [noise.normal(*level).to(self.centre) for level in self.latents]
+        eps = [noise.normal(*level).to(self.centre) for level in self.levels]
         with torch.no_grad():
             down: Descent = self.networks["ladder"](None, self._condition(condition), eps)
             x = self._nearest(self.head.sample(down.parameters, noise))
@@ -162,6 +172,17 @@ class VAE(LearnsByGradient):
         return {"active_units": sum(moving), "units": self.units, "active_by_level": moving,
                 "nats_by_level": down.rates().mean(dim=0).tolist()}
 
+    def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
+        """active: share of the units that move with x, of as many as there are entries or units; gap: nats an entry that
+        held-out records are less probable by than those learned from, beyond chance."""
+        could = min(self.units, self.space.coordinates)
+        y = None if seen.condition is None else seen.condition[:PAIRS]
+        signs = {"active": min(1.0, self.health(seen.x[:PAIRS], y)["active_units"] / could)}
+        if unseen is not None:
+            learned, held = self.paired(seen, unseen, noise)
+            signs["gap"] = beyond_chance(held.parts["nats"], learned.parts["nats"]) / self.space.coordinates
+        return Exam(signs)
+
     def _completed(self, x: Tensor, gone: Tensor, y: Tensor | None, noise: Noise | None) -> Tensor:
         """x (B, *event) with all that is `gone` filled in."""
         if noise is not None:
@@ -199,17 +220,21 @@ class VAE(LearnsByGradient):
     def _expected(self, x: Tensor, y: Tensor | None) -> Descent:
         """The way down by the encoder's means, nothing drawn."""
         with torch.no_grad():
-            return self._descended(x, y, [torch.zeros(len(x), *level).to(self.centre) for level in self.latents])
+            return self._descended(x, y, [torch.zeros(len(x), *level).to(self.centre) for level in self.levels])
 
     def _drawn(self, x: Tensor, y: Tensor | None, noise: Noise, draws: int) -> Descent:
         """The way down with several draws of each record, (B * draws, ...), those of one record side by side."""
-        eps = [noise.normal(draws, *level).flatten(0, 1).to(self.centre) for level in self.latents]
+        eps = [noise.normal(draws, *level).flatten(0, 1).to(self.centre) for level in self.levels]
         return self._descended(x, y, eps)
+
+    def _log_likelihood(self, down: Descent, x: Tensor) -> Tensor:
+        """log p(x | z) of draws (B * k,) of x (B, *event)."""
+        k = len(down.parameters) // max(len(x), 1)
+        return self.head.log_prob(down.parameters, x.repeat_interleave(k, dim=0))
 
     def _log_weight(self, down: Descent, x: Tensor) -> Tensor:
         """log p(x, z) - log q(z | x) of draws (B * k,) of x (B, *event)."""
-        k = len(down.parameters) // max(len(x), 1)
-        return self.head.log_prob(down.parameters, x.repeat_interleave(k, dim=0)) + down.log_ratio()
+        return self._log_likelihood(down, x) + down.log_ratio()
 
     def _log_weights(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """log p(x, z) - log q(z | x) of all draws of each record, (draws, B)."""
@@ -229,9 +254,10 @@ class VAE(LearnsByGradient):
 
             def log(e: Tensor, own: Tensor = own, label: Tensor | None = label) -> tuple[Tensor, Tensor]:
                 down = self._descended(own, label, self._split(e), given=True)
-                log_q = -0.5 * e.square().sum(dim=1) - down.log_ratio()
-                return self._log_weight(down, own) + log_q, log_q
-            weights, _ = annealed(log, start, CHAINS, part, torch.linspace(0, 1, STEPS + 1).tolist(), LEAPS)
+                log_prior = -0.5 * e.square().sum(dim=1)
+                return self._log_likelihood(down, own) + log_prior, log_prior - down.log_ratio()
+            temperatures = torch.linspace(0, 1, STEPS + 1).tolist()
+            weights, _ = annealed(log, start, CHAINS, part, temperatures, LEAPS, settled=False)
             found.append(weights.view(-1, CHAINS))
         return torch.cat(found).T
 
@@ -243,8 +269,8 @@ class VAE(LearnsByGradient):
             yield x[rows], None if y is None else y[rows], noise.part(rows.start, rows.stop)
 
     def _split(self, z: Tensor) -> list[Tensor]:
-        pieces = z.split([math.prod(level) for level in self.latents], dim=1)
-        return [piece.view(len(z), *level) for piece, level in zip(pieces, self.latents, strict=True)]
+        pieces = z.split([math.prod(level) for level in self.levels], dim=1)
+        return [piece.view(len(z), *level) for piece, level in zip(pieces, self.levels, strict=True)]
 
     def _given(self, x: Tensor) -> Tensor:
         """x as the encoder takes it: numbers; tokens as one-hot vectors; NaN where unknown."""

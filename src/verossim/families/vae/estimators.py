@@ -39,58 +39,73 @@ def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return log_mean, _error((log_weights - log_mean).exp())
 
 
-def annealed(log: Log, start: Tensor, chains: int, noise: Noise, temperatures: Sequence[float],
-             leaps: int) -> tuple[Tensor, Tensor]:
+def annealed(log: Log, start: Tensor, chains: int, noise: Noise, temperatures: Sequence[float], leaps: int,
+             settled: bool = True) -> tuple[Tensor, Tensor]:
     """Log weights (R,) and ends (R, Z) of one chain a row, from draws `start` (R, Z) of the first of the temperatures b, to the
-    last; `leaps` a move. noise has a stream for each `chains` rows, those of one record.
+    last; `leaps` a move. noise has a stream for each `chains` rows, those of one record. Without `settled` the ends are those
+    before the last move, which changes no weight.
 
     Up from b = 0, draws of q(. | x), the mean of the weights is p(x); down from b = 1, a draw of p(. | x), it is 1 / p(x), so
     that minus its logarithm bounds log p(x) from above as the other does from below (Grosse, Ghahramani and Adams,
     arXiv:1511.02543). The size of the leaps of each chain grows by a little after each move accepted and shrinks after each
     refused (towards two thirds), which Neal's proof does not cover exactly; the effect dies out as the sizes settle.
     """
-    e, size, weights = start, torch.full_like(start[:, :1], 0.1), torch.zeros_like(start[:, 0])
-    for before, b in itertools.pairwise(temperatures):
-        at = _Point.at(log, e, b)
+    at, size, weights = _Point.at(log, start), torch.full_like(start[:, :1], 0.1), torch.zeros_like(start[:, 0])
+    for number, (before, b) in enumerate(itertools.pairwise(temperatures), start=2):
         weights = weights + (b - before) * (at.joint - at.log_q)
-        e, accepted = _moved(log, at, b, size, chains, noise, leaps)
-        size = size * torch.where(accepted, 1.04, 0.92)[:, None]
-    return weights, e
+        if settled or number < len(temperatures):
+            at, accepted = _moved(log, at, b, size, chains, noise, leaps)
+            size = size * torch.where(accepted, 1.04, 0.92)[:, None]
+    return weights, at.e
 
 
 @dataclass(frozen=True)
 class _Point:
-    """e (R, Z) with log p(e, x) and log q(e | x), (R,) each, log f_b and its gradient."""
+    """e (R, Z) with log p(e, x) and log q(e | x), (R,) each, and their gradients: with these log f_b is known at every b."""
 
     e: Tensor
     joint: Tensor
     log_q: Tensor
-    log_f: Tensor
-    slope: Tensor
+    joint_slope: Tensor
+    q_slope: Tensor
 
     @classmethod
-    def at(cls, log: Log, e: Tensor, b: float) -> "_Point":
+    def at(cls, log: Log, e: Tensor) -> "_Point":
         with torch.enable_grad():
             e = e.detach().requires_grad_()
             joint, log_q = log(e)
-            log_f = (1 - b) * log_q + b * joint
-            slope = torch.autograd.grad(log_f.sum(), e)[0]
-        return cls(e.detach(), joint.detach(), log_q.detach(), log_f.detach(), slope)
+            q_slope = torch.autograd.grad(log_q.sum(), e, retain_graph=True)[0]
+            joint_slope = torch.autograd.grad(joint.sum(), e)[0]
+        return cls(e.detach(), joint.detach(), log_q.detach(), joint_slope, q_slope)
+
+    def log_f(self, b: float) -> Tensor:
+        """(R,) at temperature b."""
+        return (1 - b) * self.log_q + b * self.joint
+
+    def slope(self, b: float) -> Tensor:
+        """Its gradient (R, Z)."""
+        return (1 - b) * self.q_slope + b * self.joint_slope
+
+    def where(self, accepted: Tensor, other: "_Point") -> "_Point":
+        """This point in the rows `accepted` (R,), the other elsewhere."""
+        def chosen(a: Tensor, b: Tensor) -> Tensor:
+            return torch.where(accepted if a.ndim == 1 else accepted[:, None], a, b)
+        return _Point(*(chosen(a, b) for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def _moved(log: Log, at: _Point, b: float, size: Tensor, chains: int, noise: Noise, leaps: int) -> tuple[Tensor, Tensor]:
-    """One Hamiltonian move at temperature b: leapfrog steps, then the Metropolis test. The new e, and which moved."""
+def _moved(log: Log, at: _Point, b: float, size: Tensor, chains: int, noise: Noise, leaps: int) -> tuple[_Point, Tensor]:
+    """One Hamiltonian move at temperature b: leapfrog steps, then the Metropolis test. The new points, and which moved."""
     R, Z = at.e.shape
     momentum = noise.normal(chains, Z).view(R, Z).to(at.e)
     u = noise.uniform(chains).view(R).to(at.e)
     there, p = at, momentum
     for _ in range(leaps):
-        p = p + size / 2 * there.slope
-        there = _Point.at(log, there.e + size * p, b)
-        p = p + size / 2 * there.slope
-    gain = there.log_f - at.log_f + (momentum.square() - p.square()).sum(dim=1) / 2
+        p = p + size / 2 * there.slope(b)
+        there = _Point.at(log, there.e + size * p)
+        p = p + size / 2 * there.slope(b)
+    gain = there.log_f(b) - at.log_f(b) + (momentum.square() - p.square()).sum(dim=1) / 2
     accepted = (u.log() < gain) & gain.isfinite()
-    return torch.where(accepted[:, None], there.e, at.e), accepted
+    return there.where(accepted, at), accepted
 
 
 def _error(values: Tensor) -> Tensor:
