@@ -4,10 +4,10 @@
     python benchmarks/modes.py --sets ring --seeds 2
 
 ring: 8 Gaussians of deviation 0.01 on a circle of radius 1; grid: 25 of deviation 0.05 at distances of 2 (Lin et al., "PacGAN",
-arXiv:1712.04086, section 4.1). As a person gets it, `verossim.fit(points, family="gan", samples=...)`, nothing tuned by set or seed.
-A mode is found when one of 2,500 samples lies within 3 deviations of it; "good" is the share of samples within 3 deviations of some
-mode (of data it is 0.989). kl is that of the samples' counts of nearest modes from equal counts, in nats. Results:
-benchmarks/results/modes.jsonl.
+arXiv:1712.04086, section 4.1). As a person gets it, `verossim.fit(points, family="gan", samples=...)`, nothing tuned by set or
+seed. A mode is found when one of 2,500 samples lies within 3 deviations of it; "good" is the share of samples within 3
+deviations of some mode (of data it is 0.989). kl is that of the samples' counts of nearest modes from equal counts, in nats.
+Results: benchmarks/results/modes.jsonl.
 """
 
 import argparse

@@ -28,7 +28,7 @@ class Linear(nn.Module):
         return z @ self.W.T + self.b
 
 
-def linear(noise: float = NOISE, space=Continuous(shape=(D,), axes=("number",))) -> tuple[GAN, torch.distributions.Distribution]:
+def linear(noise: float = NOISE, space=Continuous(shape=(D,), axes=("number",))):
     """A pair with that generator, and the distribution that its records have."""
     gan = GAN(GAN.Config(width=8, latent=Z), space).eval()
     gan.networks["generator"] = G = Linear(space.dims)

@@ -200,7 +200,7 @@ def edit(
     direction: Annotated[int, typer.Option("--direction", help="Which direction, from 0: those that change most come first.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
     strength: Annotated[str, typer.Option("--strength", help="How far: a range or numbers, in deviations.")] = "-3..3",
-    source: Annotated[str | None, typer.Option("--source", help="Records to edit; without it, samples.", metavar="DATA")] = None,
+    source: Annotated[str | None, typer.Option("--source", metavar="DATA", help="Records to edit, not samples.")] = None,
     n: Annotated[int, typer.Option("-n", help="How many samples.")] = 4,
     condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
     seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,

@@ -52,8 +52,8 @@ def log_prob(voice: Voice, path: str, source: str, output: str | None, condition
     least = ("record", "log_prob", "bits")
     voice.table("Least probable", least, ([outlier[name] for name in least] for outlier in document["outliers"]))
     if checked is not None:
-        voice.say(f"On records that the model made itself the estimate is {told(checked['lower'])} nats on average, and at most "
-                  f"{told(checked['upper'])} is true: it may be {told(checked['gap'])} nats too low.")
+        voice.say(f"On records that the model made itself the estimate is {told(checked['lower'])} nats on average, and at "
+                  f"most {told(checked['upper'])} is true: it may be {told(checked['gap'])} nats too low.")
     _saved(voice, output)
     return {**document, "output": output, "problems": [vars(problem) for problem in model.problems], "check": checked,
             **({"methods": told_of} if len(told_of) > 1 else {})}

@@ -88,7 +88,8 @@ def _strengths(text: str) -> list[float]:
             return torch.linspace(float(low), float(high), STRENGTHS).tolist()
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise BadConfig("USAGE", f"'strength' is {printable(text)!r}.", "Give a range such as -3..3, or numbers: -2,0,2.") from error
+        raise BadConfig("USAGE", f"'strength' is {printable(text)!r}.",
+                        "Give a range such as -3..3, or numbers: -2,0,2.") from error
 
 
 def _latents(path: str) -> torch.Tensor:
@@ -114,10 +115,11 @@ def _written(voice: Voice, model: Model, records: Records, output: str, source: 
         if named:
             raise BadConfig("USAGE", "This is a model of pictures, which go into a folder.", "Give a folder: -o FOLDER.")
         pictures = to_pictures(records)
+        rows = None if columns is None else [number // columns for number in range(len(pictures))]
         with release(output, source, overwrite) as out:
             for number, picture in enumerate(pictures):
                 out.add(f"{number:06d}.png", gate.png(picture))
-            out.add("strip.png", gate.png(contact_sheet(pictures, columns and [n // columns for n in range(len(pictures))])))
+            out.add("strip.png", gate.png(contact_sheet(pictures, rows)))
         tell_aside(voice, out)
     elif named:
         with release_file(output, source, overwrite) as file:

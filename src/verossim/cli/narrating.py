@@ -70,8 +70,8 @@ def _forecast(voice: Voice, event: dict[str, Any]) -> None:
 
 def _alarm(voice: Voice, event: dict[str, Any]) -> None:
     done = event["action"] or "nothing was left to do; look at the data, or change the settings that the documentation names"
-    voice.warn(f"ALARM {event['sign']}: {event['cause']}. It was {told(event['value'])} at {event['exams']} exams in a row, and "
-               f"should be {event['bounds']}. Done: {done}.")
+    voice.warn(f"ALARM {event['sign']}: {event['cause']}. It was {told(event['value'])} at {event['exams']} exams in a row, "
+               f"and should be {event['bounds']}. Done: {done}.")
 
 
 def _progress(voice: Voice, event: dict[str, Any], health: Mapping[str, float]) -> None:

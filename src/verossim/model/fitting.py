@@ -176,7 +176,7 @@ def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | No
 
 
 def _check_enough(kind: type[LearnsByGradient], family: str, manifest: data.Manifest, labels: Label | None) -> None:
-    """Raises BadData where a family would learn nothing, or the records by heart: DATA_CONSTANT, DATA_TOO_FEW, CLASS_TOO_FEW."""
+    """Raises BadData DATA_CONSTANT, DATA_TOO_FEW or CLASS_TOO_FEW where a family would learn nothing, or records by heart."""
     different, hint = manifest.records - manifest.duplicates, "Give more data, use family gmm, or --force it."
     if kind.fewest > 1 and different == 1 and manifest.records > 1:
         raise BadData("DATA_CONSTANT", f"All {manifest.records:,} records are the same.", hint)
@@ -185,8 +185,8 @@ def _check_enough(kind: type[LearnsByGradient], family: str, manifest: data.Mani
                       "learn more than these by heart.", hint)
     for name, count in zip(labels.classes, labels.counts, strict=True) if labels is not None and kind.fewest > 1 else ():
         if count < 2:
-            raise BadData("CLASS_TOO_FEW", f"Class {printable(name)} has {count:g} record to learn from, which would be learned by "
-                          "heart.", "Give more of it, leave it out, or --force it.")
+            raise BadData("CLASS_TOO_FEW", f"Class {printable(name)} has {count:g} record to learn from, which would be "
+                          "learned by heart.", "Give more of it, leave it out, or --force it.")
 
 
 def _mean_weight(split: data.Split) -> float:

@@ -185,15 +185,12 @@ class Model:
     def crossed(self, coarse: int, fine: int, layer: int | None = None, condition: Any = None, seed: int = 0) -> Records:
         """The layout of sample number `coarse` of a seed with the styles of sample number `fine` from a layer on; without a
         layer, a record for each, from the one sample to the other. Raises NotInvertible from families without styles."""
-        y, latents = None, []
-        for first in (coarse, fine):
-            noise = Noise(check_seed(seed), 1, _number(first, "the number of a sample"))
-            own = self._condition(condition, noise)
-            y = own if y is None else y
-            latents.append(self.family.latents(noise))
+        streams = [Noise(check_seed(seed), 1, _number(first, "the number of a sample")) for first in (coarse, fine)]
+        y, _ = (self._condition(condition, noise) for noise in streams)
+        a, b = (self.family.latents(noise) for noise in streams)
         with torch.inference_mode():
             layers = range(self.family.layers, -1, -1) if layer is None else [layer]
-            z = torch.cat([self.family.mixed(*latents, at) for at in layers])
+            z = torch.cat([self.family.mixed(a, b, at) for at in layers])
             return self.codec.decode(self.family.decode(z, None if y is None else y.expand(len(z))))
 
     def mix(self, coarse: int, fine: int, layer: int | None = None, condition: Any = None, seed: int = 0) -> Any:

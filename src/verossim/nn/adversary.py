@@ -4,13 +4,14 @@
     D(x, y) = v phi(x) + <e(y), phi(x)> / sqrt(F)
 
 A mapping f takes latents to styles, one for each layer, so that layers may have styles of different samples (Karras, Laine
-and Aila, arXiv:1812.04948); the condition enters the discriminator by projection (Miyato and Koyama, arXiv:1802.05637). Layers U
-begin small and V at zero, as deep residual networks without normalisation need (Zhang, Dauphin and Ma, "Fixup
+and Aila, arXiv:1812.04948); the condition enters the discriminator by projection (Miyato and Koyama, arXiv:1802.05637).
+Layers U begin small and V at zero, as deep residual networks without normalisation need (Zhang, Dauphin and Ma, "Fixup
 initialization", arXiv:1901.09321; Huang et al., "The GAN is dead; long live the GAN!", NeurIPS 2024, section 3).
 """
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,8 @@ class Generator(nn.Module):
     def directions(self) -> Tensor:
         """Directions in the space of styles (K, W), of length one, those that move all layers together the most first: the
         eigenvectors of sum_l A_l' A_l (Shen and Zhou, "Closed-form factorization of latent semantics", arXiv:2007.06600)."""
-        A = torch.cat([self.begin.weight, *(block.style.weight for block in self.blocks)])
+        blocks: Any = self.blocks
+        A = torch.cat([self.begin.weight, *(block.style.weight for block in blocks)])
         return torch.linalg.eigh((A.T @ A).double()).eigenvectors.flip(1).T.to(A)
 
 

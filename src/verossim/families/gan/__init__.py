@@ -1,4 +1,4 @@
-"""The adversarial pair: a generator makes records of noise, a discriminator tells them from real ones, each learns from the other.
+"""The adversarial pair: a generator makes records of noise, a discriminator tells them from real ones.
 
     L = E softplus(D(G(z)) - D(x))        min over D, plus (gamma / 2) (|dD/dx|^2 + |dD/dG(z)|^2);  max over G
 
@@ -12,12 +12,12 @@ discriminator of random last layer changes by as much as it varies over the data
     l^2 = Var D(x) / E |dD/dx|^2,      gamma = GAMMA l^2, falling to COLDEST of it
 
 A strong penalty at first lets a smooth discriminator draw the generator over all of the data; a weak one at the end lets it see
-fine detail (ibid., table 6, cools to a tenth; on mixtures of narrow Gaussians a hundredth was measured to be better: docs/log.md).
+fine detail (ibid., table 6, cools to a tenth; a hundredth was measured to be better on narrow Gaussians: docs/log.md).
 
 What a pair has learned can be measured like any model of latents, with a noise of observation: see `likelihood`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much m
 PROBE = 256  # records of an exam
 MAPS = {"width": 16, "depth": 1, "latent": 64, "chains": 4, "temperatures": 100}  # where nothing is said
 VECTORS = {"width": 64, "depth": 3, "latent": 16, "chains": 16, "temperatures": 400}
-PEAKS = 2e-3, 3e-4  # rates of vectors and of maps
+PEAKS = 2e-3, 1e-3  # rates of vectors and of maps
 CHUNK = 1 << 20  # numbers in the records that are made at a time
 
 
@@ -69,23 +69,26 @@ class GAN(LearnsByGradient):
              remedies=("penalty", "rate", "rollback")),
         Sign(name="overfit", high=0.6, cause="the discriminator knows the records it learned from by heart",
              remedies=("augmentation", "penalty", "rollback")),
-        Sign(name="margin", high=4.0, cause="the discriminator tells everything made at once, and the generator learns nothing more",
+        Sign(name="margin", high=4.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
              remedies=("penalty", "rate", "rollback")),
         Sign(name="movement", low=1e-3, high=2.5, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),
     )
+    space: Continuous
     centre: Tensor
     scale: Tensor
     anchor: Tensor
     gamma: Tensor
     pressed: Tensor
     p: Tensor
+    raw: Tensor
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         width: int | None = knob(None, "channels of the finest resolution; where nothing is said 16, or 64 for vectors", low=4,
                                  high=16_384)
-        depth: int | None = knob(None, "residual blocks a resolution; where nothing is said 1, or 3 for vectors", low=1, high=64)
+        depth: int | None = knob(None, "residual blocks a resolution; where nothing is said 1, or 3 for vectors", low=1,
+                                 high=64)
         latent: int | None = knob(None, "numbers of the noise; where nothing is said 64, or 16 for vectors, "
                                   "and no more than a record has", low=1, high=4096)
         penalty: float = knob(1.0, "gradient penalties, over the weight that is chosen from the data", low=0.0, high=1e6)
@@ -103,8 +106,8 @@ class GAN(LearnsByGradient):
 
     def __init__(self, config: Any, space: Space, condition: Space | None = None):
         if not isinstance(space, Continuous):
-            raise Incompatible("SPACE", f"An adversarial pair learns Continuous spaces, not {type(space).__name__}: there is no "
-                               "gradient through tokens.", "Use family vae for tokens.")
+            raise Incompatible("SPACE", f"An adversarial pair learns Continuous spaces, not {type(space).__name__}: there is "
+                               "no gradient through tokens.", "Use family vae for tokens.")
         super().__init__(_resolved(config, space), space, condition)
         sizes = self.config.width, self.config.depth
         self.values = Values(space)
@@ -112,8 +115,9 @@ class GAN(LearnsByGradient):
         self.networks = nn.ModuleDict({"generator": Generator(space, *sizes, self.config.latent, condition),
                                        "discriminator": Discriminator(space, *sizes, condition)})
         if len(space.shape) == 3:
-            self.networks.to(memory_format=torch.channels_last)
-        self.layers, self.latent = self.networks["generator"].layers, self.config.latent
+            networks: Any = self.networks
+            networks.to(memory_format=torch.channels_last)
+        self.layers, self.latent = self.generator.layers, self.config.latent
         self.peak = PEAKS[len(space.shape) > 1]
         self.register_buffer("centre", torch.zeros(space.shape))
         self.register_buffer("scale", torch.ones(space.shape))
@@ -122,6 +126,16 @@ class GAN(LearnsByGradient):
         self.register_buffer("pressed", torch.ones(()))  # what remedies have made of it
         self.register_buffer("p", torch.tensor(0.0 if self.config.augment == "auto" else float(self.config.augment)))
         self.register_buffer("raw", self.observation.raw(0.3))  # of the observation's log scale, for all entries
+
+    @property
+    def generator(self) -> Any:
+        """The generator, wrapped where it learns on several ranks."""
+        return self.networks["generator"]
+
+    @property
+    def discriminator(self) -> Any:
+        """The discriminator, likewise."""
+        return self.networks["discriminator"]
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Measures where each entry lies, and the unit of the penalties."""
@@ -138,20 +152,20 @@ class GAN(LearnsByGradient):
         self.gamma.copy_(GAMMA * self._length(unit, noise))
 
     def _length(self, x: Tensor, noise: Noise) -> Tensor:
-        """l^2 (), over the directions of a fresh discriminator's features: the means over several of both variance and slope."""
-        variance = slope = 0.0
+        """l^2 (), over directions of a fresh discriminator's features: the means over several of both variance and slope."""
+        variance, slope = x.new_zeros(()), x.new_zeros(())
         with torch.enable_grad():
-            phi = self.networks["discriminator"].seen(x.requires_grad_())
+            phi = self.discriminator.seen(x.requires_grad_())
             for v in noise.normal(LOOKS, phi.shape[1])[0].to(phi):
                 D = phi @ v
                 variance += D.detach().var(correction=0)
                 slope += torch.autograd.grad(D.sum(), x, retain_graph=True)[0].flatten(1).square().sum(dim=1).mean()
-        return variance / torch.as_tensor(slope).clamp(min=1e-12)
+        return variance / slope.clamp(min=1e-12)
 
     def loss(self, batch: Batch, turn: Turn) -> Losses:
         """softplus of how much less real the one looks than the other, a pair; for the discriminator with its penalties."""
         assert batch.noise is not None
-        G, D, noise = self.networks["generator"], self.networks["discriminator"], batch.noise
+        G, D, noise = self.generator, self.discriminator, batch.noise
         z, u = noise.normal(self.latent).to(self.centre), noise.uniform(2, *self.space.shape).to(self.centre)
         y = dropped(self._condition(batch.condition), noise.uniform().to(z), self.config.drop if self.training else 0.0)
         known = ~self.values.unknown(batch.x)
@@ -186,11 +200,12 @@ class GAN(LearnsByGradient):
         condition (arXiv:1812.04948, appendix B)."""
         z = self.latents(noise)
         u = noise.uniform(*self.space.shape).to(self.centre) if self.space.simplexes else None
-        yield self._points(self.styles(z, condition, truncation), u)
+        x = self._made(z, condition) if truncation == 1 else self._styled(self.styles(z, condition, truncation))
+        yield self._finished(x, u)
 
     def styles(self, z: Tensor, condition: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Styles of each layer (B, L, W) of latents (B, Z) or (B, L, Z)."""
-        G, y = self.networks["generator"], self._condition(condition)
+        G, y = self.generator, self._condition(condition)
         with torch.no_grad():
             w = G.styles(z, y)
             if truncation != 1:
@@ -213,20 +228,21 @@ class GAN(LearnsByGradient):
     def edited(self, z: Tensor, direction: int, strengths: Tensor, condition: Tensor | None = None) -> Tensor:
         """Points (B, S, *event): latents (B, Z) or (B, L, Z) whose styles are moved along a direction, by each strength (S,) in
         deviations of the styles along it. Directions are numbered from 0, those that move most first."""
-        directions = self.networks["generator"].directions()
+        directions = self.generator.directions()
         if not 0 <= direction < len(directions):
             raise BadConfig("SETTING_RANGE", f"'direction' is {direction}; there are {len(directions)}, numbered from 0.")
         w, along = self.styles(z, condition), directions[direction]
-        usual = self.networks["generator"].styles(Noise(0, MEASURED).normal(self.latent).to(z), None) @ along
+        usual = self.generator.styles(Noise(0, MEASURED).normal(self.latent).to(z), None) @ along
         moved = w[:, None] + strengths.to(w).view(1, -1, 1, 1) * usual.std() * along
-        return self._points(moved.flatten(0, 1)).unflatten(0, (len(z), -1))
+        return self._finished(self._styled(moved.flatten(0, 1))).unflatten(0, (len(z), -1))
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None,
                  method: str | None = None) -> Likelihood:
         """log p(x) or log p(x | y), (B,), over the known entries of x, of made records with the noise of observation that was
         fitted on held-out ones: an estimate by annealed importance sampling, with its standard error."""
         self.way(method)
-        log_p, stderr = self.observation.estimated(self, x, self._condition(condition), Noise(0, len(x)) if noise is None else noise)
+        noise = Noise(0, len(x)) if noise is None else noise
+        log_p, stderr = self.observation.estimated(self, x, self._condition(condition), noise)
         return Likelihood(log_p, "estimate", self.space.coordinates, stderr)
 
     def finish(self, batch: Batch, noise: Noise) -> None:
@@ -243,7 +259,8 @@ class GAN(LearnsByGradient):
         rows, out = self.values.unknown(x).flatten(1).any(dim=1).nonzero()[:, 0], x.clone()
         if len(rows):
             y = self._condition(condition)
-            filled = self.observation.filled(self, x[rows], None if y is None else y[rows], None if noise is None else noise.rows(rows))
+            own = None if noise is None else noise.rows(rows)
+            filled = self.observation.filled(self, x[rows], None if y is None else y[rows], own)
             filled = self.values.nearest(filled, self.anchor).to(x)
             out[rows] = torch.where(self.values.unknown(x[rows]), filled, x[rows])
         return out
@@ -260,28 +277,28 @@ class GAN(LearnsByGradient):
             self.check_latents(z, (self.layers, self.latent))
         else:
             self.check_latents(z, (self.latent,))
-        return self._points(self.styles(z.to(self.centre), condition))
+        return self._finished(self._made(z.to(self.centre), condition))
 
     def raw_points(self, z: Tensor, y: Tensor | None) -> Tensor:
         """What the generator says, in units of data: numbers as they are, logits of categories; gradients flow."""
-        return self.networks["generator"](z, y) * self.scale + self.centre
+        return self.generator(z, y) * self.scale + self.centre
 
     def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
         """Signs of collapse and overfit from as many made records as there are real ones; see `signs`."""
         held = seen if unseen is None else unseen
-        noise, D = noise.part(0, min(len(noise), len(held.x))), self.networks["discriminator"]
+        noise, D = noise.part(0, min(len(noise), len(held.x))), self.discriminator
         y = self._condition(held.condition)
         y = None if y is None else y[:len(noise)]
         with torch.no_grad():
             z, u = self.latents(noise), noise.uniform(*self.space.shape).to(self.centre)
-            made = self._categories(self.networks["generator"](z, y), u)
+            made = self._categories(self.generator(z, y), u)
             points = [torch.where(self.values.unknown(b.x), 0.0, self._unit(b.x)) for b in (seen, held)]
             found = distances(made.flatten(1), points[0].flatten(1), points[1].flatten(1))
             labels = self._condition(seen.condition), self._condition(held.condition), y
             looks = [D(x, label) for x, label in zip((*points, made), labels, strict=True)]
         return Exam(found | judgements(*looks), made)
 
-    def adapt(self, signs: dict[str, float]) -> None:
+    def adapt(self, signs: Mapping[str, float]) -> None:
         """Augmentation more or less likely, as the discriminator overfits."""
         if self.config.augment == "auto":
             self.p.add_(PACE if signs["overfit"] > TARGET else -PACE).clamp_(0.0, MOST)
@@ -324,17 +341,27 @@ class GAN(LearnsByGradient):
             x = torch.cat([x[:, :first], hard + soft - soft.detach(), x[:, last:]], dim=1)
         return x
 
-    def _points(self, w: Tensor, u: Tensor | None = None) -> Tensor:
-        """Points (B, *event) of styles (B, L, W); categories drawn by u, or the likeliest."""
-        G, rows = self.networks["generator"], max(1, CHUNK // self.space.dims)
+    def _made(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """What the generator says (B, *event) of latents, some at a time."""
+        y, rows = self._condition(condition), max(1, CHUNK // self.space.dims)
         with torch.no_grad():
-            x = torch.cat([G.made(part) for part in w.split(rows)]) if len(w) else self.centre.new_zeros(0, *self.space.shape)
-            x = x if u is None else self._categories(x, u)
-            return self.values.nearest(x * self.scale + self.centre, self.anchor)
+            made = [self.generator(z[i:i + rows], None if y is None else y[i:i + rows]) for i in range(0, len(z), rows)]
+        return torch.cat([self.centre.new_zeros(0, *self.space.shape), *made])
+
+    def _styled(self, w: Tensor) -> Tensor:
+        """The same of styles (B, L, W)."""
+        with torch.no_grad():
+            made = [self.generator.made(part) for part in w.split(max(1, CHUNK // self.space.dims))]
+        return torch.cat([self.centre.new_zeros(0, *self.space.shape), *made])
+
+    def _finished(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """Points (B, *event) of what the generator said; categories drawn by u, or the likeliest."""
+        x = x if u is None else self._categories(x, u)
+        return self.values.nearest(x * self.scale + self.centre, self.anchor)
 
     def _mean_style(self, y: Tensor | None, count: int) -> Tensor:
         """Mean styles (B, W) of each record's condition."""
-        G, z = self.networks["generator"], Noise(0, MEASURED).normal(self.latent).to(self.centre)
+        G, z = self.generator, Noise(0, MEASURED).normal(self.latent).to(self.centre)
         if y is None:
             return G.styles(z, None).mean(dim=0).expand(count, -1)
         kinds, which = y.unique(dim=0, return_inverse=True)
@@ -348,4 +375,4 @@ def _resolved(config: Any, space: Continuous) -> Any:
     """The config with nothing left open."""
     usual = VECTORS if len(space.shape) == 1 else MAPS
     usual = {**usual, "latent": min(usual["latent"], max(space.coordinates, 2))}
-    return replace(config, **{name: value if (given := getattr(config, name)) is None else given for name, value in usual.items()})
+    return replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})

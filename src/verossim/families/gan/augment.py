@@ -1,9 +1,9 @@
 """Augmentation of what a discriminator sees, real and made alike, so that few records do not suffice to learn them by heart.
 
-Each operation falls on a record with probability p and is drawn anew each time. With p well below 1 the distribution of augmented
-records determines that of the records themselves, so that a generator which matches the one matches the other, and nothing of
-the augmentation shows in its samples (Karras et al., "Training generative adversarial networks with limited data",
-arXiv:2006.06676, section 2.1 and appendix C).
+Each operation falls on a record with probability p and is drawn anew each time. With p well below 1 the distribution of
+augmented records determines that of the records themselves, so that a generator which matches the one matches the other, and
+nothing of the augmentation shows in its samples (Karras et al., "Training generative adversarial networks with limited
+data", arXiv:2006.06676, section 2.1 and appendix C).
 
     over axes   mirrored along the last axis; shifted along each by up to an eighth, edges repeated; all entries shifted by
                 N(0, 0.25^2); all scaled by 2^N(0, 0.4^2); a box of half each length blanked
@@ -28,7 +28,7 @@ def augmented(x: Tensor, noise: Noise, p: float) -> Tensor:
     """x (B, *event) of about unit scale after operations that fall on each record with probability p; x itself where p is 0."""
     if p <= 0:
         return x
-    B, axes = len(x), x.shape[2:]
+    axes = x.shape[2:]
     if not axes:
         chosen = (noise.uniform(1) < p).to(x)
         return x + ROUGH * chosen * noise.normal(x.shape[1]).to(x)

@@ -2,9 +2,9 @@
 
     min over z_1 .. z_L of |x - G(z_1, .., z_L)|^2 + PULL / L sum_l |z_l|^2
 
-by Adam, from the nearest of many drawn latents. Each layer of the generator has latents of its own, which reach records that no
-single z would (Abdal, Qin and Wonka, "Image2StyleGAN", arXiv:1904.03189, do so with styles); the pull keeps them where z usually
-is, so that interpolation and mixing between them make sense. Categories count by their cross-entropy.
+by Adam, from the nearest of many drawn latents. Each layer of the generator has latents of its own, which reach records that
+no single z would (Abdal, Qin and Wonka, "Image2StyleGAN", arXiv:1904.03189, do so with styles); the pull keeps them where z
+usually is, so that interpolation and mixing between them make sense. Categories count by their cross-entropy.
 """
 
 import math
@@ -67,7 +67,7 @@ def _inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
 
 
 def nearest(pair: Invertible, x: Tensor, y: Tensor | None, drawn: int) -> Tensor:
-    """For each record the latents (B, Z), of so many drawn ones, whose record is nearest; drawn are the same for all records."""
+    """For each record the latents (B, Z), of so many drawn ones, whose record is nearest; the same are drawn for all."""
     z = Noise(0, drawn).normal(pair.latent).to(pair.scale)
     found = []
     with torch.no_grad():

@@ -39,7 +39,8 @@ def judgements(seen: Tensor, unseen: Tensor, made: Tensor) -> dict[str, float]:
     apart = seen.mean() - unseen.mean()
     error = (seen.var() / len(seen) + unseen.var() / len(unseen)).sqrt() if len(seen) > 1 and len(unseen) > 1 else math.inf
     whole = (seen.mean() - made.mean()).clamp(min=1e-6)
-    return {"margin": float(F.softplus(unseen[:n] - made[:n]).mean()), "overfit": float(((apart - 2 * error) / whole).clamp(0, 1))}
+    overfit = ((apart - 2 * error) / whole).clamp(0, 1)
+    return {"margin": float(F.softplus(unseen[:n] - made[:n]).mean()), "overfit": float(overfit)}
 
 
 def _between(d: Tensor) -> Tensor:
