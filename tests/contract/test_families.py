@@ -1,9 +1,12 @@
 """Every family over every space that it accepts, found by the shelf."""
 
 import math
+import random
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,13 +177,41 @@ def test_the_state_is_all_there_is(case, conditional):
         assert torch.equal(twin.eval().sample(Noise(5, 4)), model.sample(Noise(5, 4)))
 
 
+@contextmanager
+def random_state_untouched():
+    """Whatever is done within, the global generators of PyTorch, NumPy and Python stand where they stood."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
+    assert random.getstate() == before[2]
+
+
 def test_the_global_random_state_is_left_alone(case):
     model, x = made(*case, False), records(case[1])
-    before = torch.get_rng_state()
-    with torch.inference_mode():
+    with random_state_untouched(), torch.inference_mode():
         model.sample(Noise(5, 4))
         model.log_prob(x[:2], None, Noise(1, 2), model.methods[-1] if case[0] == "diffusion" else None)
-    assert torch.equal(torch.get_rng_state(), before)
+    hollow = x[:3].clone()
+    hollow[:, 0] = 0 if isinstance(SPACES[case[1]], Discrete) else torch.nan
+    with random_state_untouched():
+        model.complete(hollow, None, Noise(2, 3))
+    with random_state_untouched(), suppress(NotInvertible):
+        model.decode(model.encode(x[:3]))
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_fit_leaves_the_global_random_state_alone_and_does_not_hang_on_it(family):
+    x, settings = records("numbers", 40).numpy(), {"components": 2} if family == "gmm" else {"samples": 64, "batch": 32}
+    fits = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        np.random.seed(number)
+        with random_state_untouched():
+            model = verossim.fit(x, family=family, seed=4, **settings)
+            model.sample(3, seed=1)
+        fits.append(model.family.state_dict())
+    assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
 
 
 GRADIENT = [(family, space) for family, space in CASES if issubclass(KINDS[family], LearnsByGradient)]

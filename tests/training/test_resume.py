@@ -242,6 +242,34 @@ def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path, ki
     assert torch.allclose(torch.tensor(stages[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
 
 
+PAIRED = """
+import json, sys
+import torch
+from slopes import SPACE, numbers, settled, stream
+from verossim.families.vae import VAE
+from verossim.training import Engine, loop, train
+torch.set_num_threads(1)
+loop.REPORT_SECONDS = 0.0  # every step is reported
+engine, data = Engine.start(), numbers()
+torch.manual_seed(engine.rank)  # what the first rank begins with, all do
+made = VAE(VAE.Config(width=16), SPACE)
+course = train(made, stream(data, 32, engine.rank, engine.ranks), settled(samples=50 * 32), data=data, seed=5, engine=engine)
+weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
+if engine.ranks > 1:
+    torch.distributed.barrier()  # none leaves while another still speaks to it
+engine.close()
+sys.stdout.write(json.dumps({"weights": weights, "losses": [loss for _, loss, _ in course.curve], "steps": course.steps}))
+"""
+
+
+def test_fifty_steps_of_an_autoencoder_on_two_ranks_are_those_of_one():
+    (first, second), (alone,) = spawned(PAIRED), spawned(PAIRED, ranks=1)
+    assert first["weights"] == second["weights"] and first["steps"] == alone["steps"] == len(first["losses"]) == 50
+    assert torch.allclose(torch.tensor(first["weights"]), torch.tensor(alone["weights"]), rtol=0, atol=1e-5)
+    assert torch.allclose(torch.tensor(first["losses"]), torch.tensor(alone["losses"]), rtol=0, atol=1e-5)
+    assert alone["losses"][-1] < alone["losses"][0]
+
+
 def torchrun(folder: Path, *more: str) -> list[str]:
     table = folder.parent / "table.csv"
     if not table.exists():
