@@ -40,7 +40,7 @@ from .signs import distances, judgements
 
 __all__ = ["GAN", "MEMBER"]
 
-GAMMA = 2.5
+GAMMA = 1.0
 COLDEST, COOLED = 1e-2, 0.7  # what gamma falls to, and the share of a run that it takes
 MEASURED, LOOKS = 256, 32  # records that gamma's unit is measured on, and random discriminators
 TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much more likely it grows or shrinks at each exam
@@ -69,7 +69,7 @@ class GAN(LearnsByGradient):
              remedies=("penalty", "rate", "rollback")),
         Sign(name="overfit", high=0.6, cause="the discriminator knows the records it learned from by heart",
              remedies=("augmentation", "penalty", "rollback")),
-        Sign(name="margin", high=4.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
+        Sign(name="margin", high=8.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
              remedies=("penalty", "rate", "rollback")),
         Sign(name="movement", low=1e-3, high=2.5, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),

@@ -30,7 +30,7 @@ __all__ = ["Observation"]
 
 LEAPS = 5  # of a move
 POWER = 4  # temperatures grow so with their number: the first change most
-FITTED, DRAWN, ROUNDS, MOVES = 16, 256, 12, 15  # held-out records, first draws, turns, and moves of each
+FITTED, DRAWN, ROUNDS, MOVES = 16, 256, 12, 12  # held-out records, first draws, turns, and moves of each
 SETTLED = 0.05  # change of the logarithm of the scale, below which it is found
 CHECKED = 8  # made records
 NUMBERS = 1 << 20  # in the records that are judged at a time
