@@ -251,7 +251,7 @@ def test_it_is_fitted_with_nothing_said_of_its_network(family):
     x = records("numbers", 40).numpy()
     model = verossim.fit(x, family=family, samples=64, batch=32, device="cpu")
     assert model.card["history"]["samples"] == 64
-    assert 0 < model.card["history"]["training"]["rate"] <= KINDS[family].peak
+    assert 0 < model.card["history"]["training"]["rate"] <= model.family.peak
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -20,15 +20,18 @@ from verossim.cli import app, main
 from verossim.safety import verify
 
 FLAGS = {
-    "fit": "--budget --components --config --covariance --device --family --held-out --json --label --modality --output "
-           "--over --overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
-    "sample": "--condition --format --guidance --json --output --overwrite --seed --set --solver --steps --trace -n -o",
-    "log-prob": "--condition --json --method --outliers --output --overwrite --trace -o",
+    "fit": "--budget --components --config --covariance --device --family --force --held-out --json --label --modality "
+           "--output --over --overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
+    "sample": "--condition --format --guidance --json --output --overwrite --seed --set --solver --steps --trace --truncation "
+              "-n -o",
+    "log-prob": "--check --condition --json --method --outliers --output --overwrite --trace -o",
     "predict": "--json --output --overwrite --trace -o",
     "complete": "--json --mask --output --overwrite --seed --trace -o",
     "encode": "--json --output --overwrite --trace -o",
     "decode": "--condition --json --output --overwrite --trace -o",
     "interpolate": "--condition --json --output --overwrite --trace -n -o",
+    "mix": "--coarse --condition --fine --json --layer --output --overwrite --seed --trace -o",
+    "edit": "--condition --direction --json --output --overwrite --seed --source --strength --trace -n -o",
     "describe": "--json --trace",
     "list": "--json --trace",
 }
@@ -343,7 +346,7 @@ def test_describe(say, asked, home):
 
 
 def test_lists(say, asked):
-    assert [row["name"] for row in asked("list", "families")["families"]] == ["diffusion", "gmm", "vae"]
+    assert [row["name"] for row in asked("list", "families")["families"]] == ["diffusion", "gan", "gmm", "vae"]
     assert {"image", "label", "table"} <= {row["name"] for row in asked("list", "codecs")["codecs"]}
     assert "metrics" in asked("list", "metrics")
     knobs = {row["name"]: row for row in asked("list", "settings", "gmm")["settings"]["gmm"]}

@@ -98,7 +98,7 @@ def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: i
 
         l = sum_i u_i l_i / sum_i u_i,      stderr^2 = sum_i u_i^2 (l_i - l)^2 / (sum_i u_i)^2
     """
-    if not len(split):
+    if not len(split) or model.codec.lossy:
         return None
     nats, units, family = [], [], cast(LearnsByGradient, model.family)
     with torch.no_grad():

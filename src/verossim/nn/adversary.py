@@ -132,8 +132,9 @@ class Discriminator(nn.Module):
         share = len(outs) ** -0.5
         self.blocks = nn.ModuleList(Block(rank, before, own, share) for before, own in pairwise([outs[0], *outs]))
         F_ = widths[0]
-        self.depth, self.features = depth, _begun(nn.Linear(widths[0] * math.prod(lengths[0]), F_))
-        self.last = nn.Linear(F_, 1, bias=False)  # pairs do not see a bias: its gradient would be rounding alone
+        # Pairs do not see what shifts all looks alike: the gradient of a bias here would be rounding alone.
+        self.depth, self.features = depth, _begun(nn.Linear(widths[0] * math.prod(lengths[0]), F_, bias=False))
+        self.last = nn.Linear(F_, 1, bias=False)
         self.told = None if condition is None else Condition(condition, F_)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

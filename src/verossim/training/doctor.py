@@ -54,6 +54,7 @@ class Doctor:
         self.rung: dict[str, int] = {}  # of a sign's ladder, the next
         self.quiet = 0  # exams until there may be an alarm again
         self.alarms = 0
+        self.goes_back = any("rollback" in sign.remedies for sign in family.signs)
         self.tensors: dict[str, Tensor] = {}  # "made" at the last exam, and "healthy/..." weights
 
     def due(self, steps: int) -> bool:
@@ -75,7 +76,7 @@ class Doctor:
             self.tensors["made"] = exam.made
         self.family.adapt(signs)
         alarm = self._alarm(signs) if steps >= WARM else None
-        if not any(self.out.values()) and steps >= WARM:
+        if self.goes_back and steps >= WARM and not any(self.out.values()):
             self.tensors |= {f"healthy/{name}": self.engine.whole(p.detach()).clone() for name, p in parameters.items()}
         return Found(signs, alarm)
 
