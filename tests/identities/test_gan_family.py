@@ -147,6 +147,10 @@ def test_augmentation_does_not_leak():
     seen = augment.augmented(x, Noise(0, 4000), 0.8)
     rows = seen.mean(dim=(0, 1, 3))
     assert (rows.diff() > 0).all() and seen.var() > x.var() * 0.8
+    left = points(4000, GREY) * 0.1
+    left[..., 0] += 2
+    mirrored = augment.augmented(left, Noise(0, 4000), 0.5)
+    assert mirrored[..., 0].mean() > 1.5 * mirrored[..., -1].mean()
     steep = x.clone().requires_grad_()
     augment.augmented(steep, Noise(0, 4000), 0.8).sum().backward()
     assert steep.grad.isfinite().all() and steep.grad.flatten(1).any(dim=1).all()
@@ -171,6 +175,7 @@ def test_signs_tell_overfit_beyond_chance():
     assert signs.judgements(draw(1.0), draw(1.0), draw(-1.0))["overfit"] < 0.05
     learned = signs.judgements(draw(5.0), draw(-1.0), draw(-1.0))
     assert learned["overfit"] > 0.8 and learned["margin"] < 1.5
+    assert signs.judgements(draw(0.02), draw(0.0), draw(0.05))["overfit"] == 0
     assert signs.judgements(draw(9.0), draw(9.0), draw(-9.0))["margin"] > 15
 
 

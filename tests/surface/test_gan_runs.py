@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import verossim
@@ -39,7 +40,8 @@ def pictures(folder: Path, count: int = 40, size=(8, 8), seed: int = 0) -> Path:
 def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("gan")
     with pytest.raises(SystemExit) as end:
-        main(["fit", str(pictures(home / "pictures")), "-o", str(home / "run"), *SMALL, "--samples", "1600"])
+        main(["fit", str(pictures(home / "pictures")), "-o", str(home / "run"), *SMALL, "--samples", "1600",
+              "--held-out", "0.4"])
     assert not end.value.code
     return home
 
@@ -69,6 +71,11 @@ def test_mix_and_edit_write_strips(say, home, tmp_path):
     status, _, err = say("edit", home / "run", "--direction", 0, "--strength", "-1,1", "--source", home / "pictures" / "dark",
                          "-o", tmp_path / "own")
     assert status == 0 and len(list((tmp_path / "own").glob("0*.png"))) == 40, err
+    model, source = verossim.Model.load(home / "run"), home / "pictures"
+    still, back = model.moved(0, [0.0], source), model.encode(source)
+    labels = torch.cat([y for _, _, y in model._points(source)])
+    known = model.codec.decode(model.family.decode(back, labels))
+    assert all(np.array_equal(a, b) for a, b in zip(still.columns["image"], known.columns["image"], strict=True))
     with Image.open(tmp_path / "edited" / "strip.png") as strip:
         assert strip.width > 3 * strip.height  # two rows of seven
 

@@ -96,7 +96,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         if labels is not None:
             labels.counts = _weights(encoded.train, len(labels.classes))
         if issubclass(kind, LearnsByGradient) and not force:
-            _check_enough(kind, family, encoded.manifest, labels)
+            _check_enough(kind, family, encoded, labels)
         card = {
             "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
@@ -175,18 +175,25 @@ def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | No
     return codec, labels.settled()
 
 
-def _check_enough(kind: type[LearnsByGradient], family: str, manifest: data.Manifest, labels: Label | None) -> None:
+def _check_enough(kind: type[LearnsByGradient], family: str, encoded: data.Encoded, labels: Label | None) -> None:
     """Raises BadData DATA_CONSTANT, DATA_TOO_FEW or CLASS_TOO_FEW where a family would learn nothing, or records by heart."""
+    manifest = encoded.manifest
     different, hint = manifest.records - manifest.duplicates, "Give more data, use family gmm, or --force it."
     if kind.fewest > 1 and different == 1 and manifest.records > 1:
         raise BadData("DATA_CONSTANT", f"All {manifest.records:,} records are the same.", hint)
     if different < kind.fewest:
         raise BadData("DATA_TOO_FEW", f"There are {different} different records, and family '{family}' needs {kind.fewest} to "
                       "learn more than these by heart.", hint)
-    for name, count in zip(labels.classes, labels.counts, strict=True) if labels is not None and kind.fewest > 1 else ():
+    if labels is None or kind.fewest == 1:
+        return
+    counts = torch.zeros(len(labels.classes), dtype=torch.int64)
+    for batch in encoded.train.sweep(HELD_OUT_BATCH):
+        assert batch.condition is not None
+        counts += batch.condition[batch.condition >= 0].bincount(minlength=len(counts))
+    for name, count in zip(labels.classes, counts.tolist(), strict=True):
         if count < 2:
-            raise BadData("CLASS_TOO_FEW", f"Class {printable(name)} has {count:g} record to learn from, which would be "
-                          "learned by heart.", "Give more of it, leave it out, or --force it.")
+            raise BadData("CLASS_TOO_FEW", f"Class {printable(name)} has so few records to learn from, {count}, that they "
+                          "would be learned by heart.", "Give more of it, leave it out, or --force it.")
 
 
 def _mean_weight(split: data.Split) -> float:

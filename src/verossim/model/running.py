@@ -60,8 +60,12 @@ def check_place(place: Path) -> None:
 def by_gradient(task: Task, place: Path, restart: bool) -> Model:
     """The model after its run in the folder `place`; its card says how that went.
 
-    Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK.
+    Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK,
+    SETTING_RANGE where weights are to be shared out that cannot be.
     """
+    if task.learning.sharded and not task.kind.shards:
+        raise BadConfig("SETTING_RANGE", "'sharded' is on, and this family's loss differentiates twice through its networks, "
+                        "which FSDP2 cannot.", "Leave it out: several ranks then share the gradients alone.")
     space, condition, split = task.codec.space, task.condition, task.encoded.train
 
     def built(config: Any) -> LearnsByGradient:

@@ -184,7 +184,8 @@ class Model:
 
     def crossed(self, coarse: int, fine: int, layer: int | None = None, condition: Any = None, seed: int = 0) -> Records:
         """The layout of sample number `coarse` of a seed with the styles of sample number `fine` from a layer on; without a
-        layer, a record for each, from the one sample to the other. Raises NotInvertible from families without styles."""
+        layer, a record for each. All are of the class of sample `coarse`, or of the condition.
+        Raises NotInvertible from families without styles."""
         streams = [Noise(check_seed(seed), 1, _number(first, "the number of a sample")) for first in (coarse, fine)]
         y, _ = (self._condition(condition, noise) for noise in streams)
         a, b = (self.family.latents(noise) for noise in streams)
@@ -206,11 +207,21 @@ class Model:
             y = self._condition(condition, noise)
             z = self.family.latents(noise)
         else:
-            z = self.encode(source)
-            y = self._given(condition, len(z))
+            z, y = self._inverted(source, condition)
         with torch.inference_mode():
             x = self.family.edited(z, direction, torch.tensor(list(strengths), dtype=torch.float32), y)
         return self.codec.decode(x.flatten(0, 1))
+
+    def _inverted(self, source: Any, condition: Any) -> tuple[Tensor, Tensor | None]:
+        """Latents of the records of a source, and what they were found under: the condition, else their labels."""
+        latents, labels = [], []
+        with torch.inference_mode():
+            for _, x, y in self._points(source):
+                labels.append(y if condition is None else self._given(condition, len(x)))
+                latents.append(self.family.encode(x, None if self.label is None else labels[-1]))
+        if not latents:
+            raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
+        return torch.cat(latents), None if self.label is None else torch.cat([y for y in labels if y is not None])
 
     def edit(self, direction: int, strengths: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3), source: Any = None, n: int = 4,
              condition: Any = None, seed: int = 0) -> Any:

@@ -8,8 +8,8 @@ alarm; after each, GRACE exams give none:
     penalty, augmentation   the family presses them          rate       is halved
     rollback                weights go back to the last healthy exam, moments are forgotten, the rate is halved
 
-Exams are counted in steps and made with the same noise, so that a run resumed does the same, and so do all ranks without asking
-each other.
+Exams are counted in steps and made with the same noise, so that a run resumed does the same; of several ranks, the first one's
+signs decide.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,8 @@ class Doctor:
             before = self.tensors.get("made")
             if before is not None:
                 signs["movement"] = float((exam.made - before).square().mean().sqrt())
-            self.tensors["made"] = exam.made
+            self.tensors["made"] = exam.made.nan_to_num(0.0, 0.0, 0.0)
+        signs = self.engine.tell(lambda: signs)  # floats of ranks may differ by rounding: one decides for all
         self.family.adapt(signs)
         alarm = self._alarm(signs) if steps >= WARM else None
         if self.goes_back and steps >= WARM and not any(self.out.values()):

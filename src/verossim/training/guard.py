@@ -64,10 +64,11 @@ class Guard:
     retreats: int = 0
     share: float = 1.0  # of the rate, halved by each retreat
 
-    def verdict(self, loss: float, norm: float, turn: str = "all") -> str | None:
-        """Why the step of a turn should be skipped, or None: "not finite" or "leap". norm: of the gradient."""
+    def verdict(self, loss: float, norm: float, turn: str = "all", descends: bool = True) -> str | None:
+        """Why the step of a turn should be skipped, or None: "not finite" or "leap". norm: of the gradient; descends: whether
+        the loss should fall, so that it can leap."""
         finite = math.isfinite(loss) and math.isfinite(norm)
-        leaps = self.watches.setdefault(turn, Watch()).leaps(loss, norm)
+        leaps = descends and self.watches.setdefault(turn, Watch()).leaps(loss, norm)
         self.skipped.append(leaps or not finite)
         return "not finite" if not finite else "leap" if leaps else None
 

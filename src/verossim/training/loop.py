@@ -210,6 +210,7 @@ class _Run:
             back = self.doctor.healthy() if action == "rollback" else {}
             if back:
                 self.engine.set(self.parameters, back)
+                self.engine.set(self.average.tensors, back)
                 self.optimizers.forget()
             went = "the weights went back to the last healthy exam, and " if back else ""
             action = f"{went}the rate was halved"
@@ -225,7 +226,7 @@ class _Run:
         *told, length = torch.cat([means, self.engine.norm(learning)[None]]).tolist()
         loss, *parts = (mean / self.engine.ranks for mean in told)
         rescaled = math.isfinite(loss) and not math.isfinite(length) and self.scaler.get_scale() > 1  # fp16 finds its scale
-        why = "scale" if rescaled else self.guard.verdict(loss, length, turn.name)
+        why = "scale" if rescaled else self.guard.verdict(loss, length, turn.name, self.family.descends)
         if why is not None:
             self.skipped += 1
             self.journal.event("skipped", samples=self.samples, why=why, loss=loss, norm=length,

@@ -1,6 +1,7 @@
 """The adversarial pair: a generator makes records of noise, a discriminator tells them from real ones.
 
-    L = E softplus(D(G(z)) - D(x))        min over D, plus (gamma / 2) (|dD/dx|^2 + |dD/dG(z)|^2);  max over G
+    min over D of E softplus(D(G(z)) - D(x)) + (gamma / 2) (|dD/dx|^2 + |dD/dG(z)|^2)
+    min over G of E softplus(D(x) - D(G(z)))
 
 The pairing of a real with a made record leaves no minimum at which all samples are alike, and with the penalties on both sides
 the game converges near its solution (Huang et al., "The GAN is dead; long live the GAN! A modern GAN baseline", NeurIPS
@@ -42,6 +43,7 @@ __all__ = ["GAN", "MEMBER"]
 
 GAMMA = 1.0
 COLDEST, COOLED = 1e-2, 0.7  # what gamma falls to, and the share of a run that it takes
+PROBES = 1 << 20  # streams of one side of an exam
 MEASURED, LOOKS = 256, 32  # records that gamma's unit is measured on, and random discriminators
 TARGET, PACE = 0.3, 0.05  # of overfit that augmentation aims at, and how much more likely it grows or shrinks at each exam
 PROBE = 256  # records of an exam
@@ -59,6 +61,7 @@ class GAN(LearnsByGradient):
     methods = ("ais",)
     turns = (Turn("discriminator", ("discriminator",)), Turn("generator", ("generator",)))
     moments = (0.0, 0.99)
+    descends = False
     shards = False
     fewest = 8
     examined = 50
@@ -71,7 +74,7 @@ class GAN(LearnsByGradient):
              remedies=("augmentation", "penalty", "rollback")),
         Sign(name="margin", high=8.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
              remedies=("penalty", "rate", "rollback")),
-        Sign(name="movement", low=1e-3, high=2.5, cause="the generator stands still, or swings without settling",
+        Sign(name="movement", low=1e-5, high=1.8, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),
     )
     space: Continuous
@@ -169,8 +172,7 @@ class GAN(LearnsByGradient):
         z, u = noise.normal(self.latent).to(self.centre), noise.uniform(2, *self.space.shape).to(self.centre)
         y = dropped(self._condition(batch.condition), noise.uniform().to(z), self.config.drop if self.training else 0.0)
         known = ~self.values.unknown(batch.x)
-        real = self._unit(batch.x) + (u[:, 0] - 0.5) * self._cells()
-        real = torch.where(known, real, 0.0)
+        real = torch.where(known, self._unit(batch.x) + (u[:, 0] - 0.5) * self._cells(), 0.0)
         learns = turn.name == "generator"
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             made = torch.where(known, self._categories(G(z, y), u[:, 1]), 0.0)
@@ -207,7 +209,7 @@ class GAN(LearnsByGradient):
         """Styles of each layer (B, L, W) of latents (B, Z) or (B, L, Z)."""
         G, y = self.generator, self._condition(condition)
         with torch.no_grad():
-            w = G.styles(z, y)
+            w = G.styles(z.to(self.centre), y)
             if truncation != 1:
                 mean = self._mean_style(y, len(z))
                 mean = mean if w.ndim == 2 else mean[:, None]
@@ -284,23 +286,27 @@ class GAN(LearnsByGradient):
         return self.generator(z, y) * self.scale + self.centre
 
     def examine(self, seen: Batch, unseen: Batch | None, noise: Noise) -> Exam:
-        """Signs of collapse and overfit from as many made records as there are real ones; see `signs`."""
+        """Signs of collapse and overfit from as many made records as there are real ones; see `signs`. Real and made ones are
+        treated as in the loss. Without held-out records there is no telling overfit."""
         held = seen if unseen is None else unseen
         noise, D = noise.part(0, min(len(noise), len(held.x))), self.discriminator
-        y = self._condition(held.condition)
-        y = None if y is None else y[:len(noise)]
+        n, y = len(noise), self._condition(held.condition)
+        y = None if y is None else y[:n]
         with torch.no_grad():
             z, u = self.latents(noise), noise.uniform(*self.space.shape).to(self.centre)
-            made = self._categories(self.generator(z, y), u)
-            points = [torch.where(self.values.unknown(b.x), 0.0, self._unit(b.x)) for b in (seen, held)]
+            made = torch.where(self.values.unknown(held.x[:n]), 0.0, self._categories(self.generator(z, y), u))
+            points = [self._spread(batch.x, Noise(0, len(batch.x), first * PROBES)) for first, batch in enumerate((seen, held))]
             found = distances(made.flatten(1), points[0].flatten(1), points[1].flatten(1))
             labels = self._condition(seen.condition), self._condition(held.condition), y
             looks = [D(x, label) for x, label in zip((*points, made), labels, strict=True)]
-        return Exam(found | judgements(*looks), made)
+        found |= judgements(*looks)
+        if unseen is None:
+            del found["overfit"]
+        return Exam(found, made)
 
     def adapt(self, signs: Mapping[str, float]) -> None:
         """Augmentation more or less likely, as the discriminator overfits."""
-        if self.config.augment == "auto":
+        if self.config.augment == "auto" and "overfit" in signs:
             self.p.add_(PACE if signs["overfit"] > TARGET else -PACE).clamp_(0.0, MOST)
 
     def treat(self, remedy: str) -> str | None:
@@ -330,6 +336,11 @@ class GAN(LearnsByGradient):
 
     def _unit(self, x: Tensor) -> Tensor:
         return (x.to(self.centre) - self.centre) / self.scale
+
+    def _spread(self, x: Tensor, noise: Noise) -> Tensor:
+        """Real records as the discriminator sees them: in unit scale, over their cells, unknown entries at 0."""
+        u = noise.uniform(*self.space.shape).to(self.centre)
+        return torch.where(self.values.unknown(x), 0.0, self._unit(x) + (u - 0.5) * self._cells())
 
     def _categories(self, x: Tensor, u: Tensor) -> Tensor:
         """One-hot blocks drawn from their logits by u, in (0, 1), with the gradient of the softmax that they came from (the

@@ -5,8 +5,8 @@ augmented records determines that of the records themselves, so that a generator
 nothing of the augmentation shows in its samples (Karras et al., "Training generative adversarial networks with limited
 data", arXiv:2006.06676, section 2.1 and appendix C).
 
-    over axes   mirrored along the last axis; shifted along each by up to an eighth, edges repeated; all entries shifted by
-                N(0, 0.25^2); all scaled by 2^N(0, 0.4^2); a box of half each length blanked
+    over axes   mirrored along the last axis, with p / 2; shifted along each by up to an eighth, edges repeated; all entries
+                shifted by N(0, 0.25^2); all scaled by 2^N(0, 0.4^2); a box of half each length blanked
     vectors     every entry shifted by N(0, 0.3^2)
 """
 
@@ -34,7 +34,8 @@ def augmented(x: Tensor, noise: Noise, p: float) -> Tensor:
         return x + ROUGH * chosen * noise.normal(x.shape[1]).to(x)
     u = noise.uniform(5 + 2 * len(axes)).to(x)
     e = noise.normal(2).to(x)
-    chosen, placed = u[:, :5] < p, u[:, 5:]
+    likely = u.new_tensor([p / 2, p, p, p, p])  # mirrored half of the time at most, or it would leak
+    chosen, placed = u[:, :5] < likely, u[:, 5:]
     for number, length in enumerate(axes):
         x = _moved(x, 2 + number, chosen, placed[:, number], length, mirrored=number == len(axes) - 1)
     scale = torch.where(chosen[:, 2], (SCALE * math.log(2) * e[:, 0]).exp(), 1.0)

@@ -22,7 +22,7 @@ __all__ = ["Invertible", "inverted", "nearest"]
 DRAWN, STEPS, RATE, PULL = 256, 200, 0.1, 0.1
 BETAS = (0.9, 0.99)
 TINY = 1e-8
-NUMBERS = 1 << 21  # in the records that are inverted at a time, with all that are drawn for each
+NUMBERS = 1 << 18  # in the records that are inverted at a time
 
 
 class Invertible(Protocol):
@@ -40,7 +40,7 @@ class Invertible(Protocol):
 
 def inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
     """Latents (B, L, Z) of x (B, *event), whose unknown entries do not count; the same for a record in any batch."""
-    rows = max(1, NUMBERS // (DRAWN * pair.space.dims))
+    rows = max(1, NUMBERS // pair.space.dims)
     parts = [_inverted(pair, x[i:i + rows], None if y is None else y[i:i + rows]) for i in range(0, len(x), rows)]
     return torch.cat(parts) if parts else pair.scale.new_zeros(0, pair.layers, pair.latent)
 
@@ -69,13 +69,15 @@ def _inverted(pair: Invertible, x: Tensor, y: Tensor | None) -> Tensor:
 def nearest(pair: Invertible, x: Tensor, y: Tensor | None, drawn: int) -> Tensor:
     """For each record the latents (B, Z), of so many drawn ones, whose record is nearest; the same are drawn for all."""
     z = Noise(0, drawn).normal(pair.latent).to(pair.scale)
-    found = []
+    found: dict[int, Tensor] = {}
     with torch.no_grad():
-        made = pair.raw_points(z, None)
-        for row in range(len(x)):
-            own = made if y is None else pair.raw_points(z, y[row:row + 1].expand(drawn, *y.shape[1:]))
-            found.append(z[_missed(pair, own, x[row:row + 1].expand(drawn, *x.shape[1:])).argmin()])
-    return torch.stack(found)
+        kinds, which = (None, [0] * len(x)) if y is None else y.unique(dim=0, return_inverse=True)
+        made, own = -1, x
+        for row in sorted(range(len(x)), key=lambda row: int(which[row])):  # all of a condition one after the other
+            if made != (made := int(which[row])):
+                own = pair.raw_points(z, None if kinds is None else kinds[made].expand(drawn, *kinds.shape[1:]))
+            found[row] = z[_missed(pair, own, x[row:row + 1].expand(drawn, *x.shape[1:])).argmin()]
+    return torch.stack([found[row] for row in range(len(x))])
 
 
 def _missed(pair: Invertible, made: Tensor, x: Tensor) -> Tensor:

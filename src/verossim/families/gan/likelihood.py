@@ -33,6 +33,7 @@ POWER = 4  # temperatures grow so with their number: the first change most
 FITTED, DRAWN, ROUNDS, MOVES = 16, 256, 12, 12  # held-out records, first draws, turns, and moves of each
 SETTLED = 0.05  # change of the logarithm of the scale, below which it is found
 CHECKED = 8  # made records
+LATER = 1 << 40  # words of a stream that chains do not reach
 NUMBERS = 1 << 20  # in the records that are judged at a time
 
 
@@ -93,6 +94,7 @@ class Observation(nn.Module):
                 made.append(self.head.value((share * mean).sum(dim=1)))
             else:
                 part = own.part(rows.start, rows.stop)
+                part.drawn += LATER
                 edges = weights.softmax(dim=1).cumsum(dim=1)
                 k = (edges < part.uniform(1).to(edges)).sum(dim=1).clamp(max=self.chains - 1)
                 chosen = z.unflatten(0, (-1, self.chains))[torch.arange(len(k)), k]
@@ -111,6 +113,7 @@ class Observation(nn.Module):
                 maker.raw.copy_(self._likeliest(maker.raw_points(z, y), x.to(z)))
             if turn and abs(float(bounded(maker.raw) - before)) < SETTLED:
                 break
+            part.drawn = (turn + 1) * LATER
             z = torch.cat([ends for _, ends in self._chains(maker, x, y, part, 1, [1.0] * (MOVES + 1), z)])
         return maker.raw
 
@@ -122,6 +125,7 @@ class Observation(nn.Module):
             z = noise.normal(maker.latent).to(maker.raw)
             x = maker.values.nearest(self.head.sample(self._says(maker, z, None), noise), maker.anchor)
             lower, _ = self.estimated(maker, x, None, noise)
+            noise.drawn += LATER
             down = [weights for weights, _ in self._chains(maker, x, None, noise, self.chains, self.path[::-1], z)]
             upper, _ = log_averaged(torch.cat(down).T)
         return {"lower": float(lower.mean()), "upper": float(-upper.mean()), "gap": float((-upper - lower).mean())}

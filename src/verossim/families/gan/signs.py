@@ -34,12 +34,13 @@ def distances(made: Tensor, seen: Tensor, unseen: Tensor) -> dict[str, float]:
 
 def judgements(seen: Tensor, unseen: Tensor, made: Tensor) -> dict[str, float]:
     """The signs that the discriminator's values (m,), (k,), (n,) give. Overfit counts as far as it is beyond chance: two
-    standard errors are taken off."""
+    standard errors are taken off; none where those learned from and those made look alike."""
     n = min(len(unseen), len(made))
     apart = seen.mean() - unseen.mean()
     error = (seen.var() / len(seen) + unseen.var() / len(unseen)).sqrt() if len(seen) > 1 and len(unseen) > 1 else math.inf
-    whole = (seen.mean() - made.mean()).clamp(min=1e-6)
-    overfit = ((apart - 2 * error) / whole).clamp(0, 1)
+    whole = seen.mean() - made.mean()
+    told = len(seen) > 1 and len(made) > 1 and whole > 2 * (seen.var() / len(seen) + made.var() / len(made)).sqrt()
+    overfit = ((apart - 2 * error) / whole.clamp(min=1e-6)).clamp(0, 1) if told else torch.zeros(())
     return {"margin": float(F.softplus(unseen[:n] - made[:n]).mean()), "overfit": float(overfit)}
 
 
