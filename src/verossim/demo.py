@@ -33,8 +33,8 @@ SHEETS = {"real.png": "real digits", "made.png": "new digits, ten of each class"
           "vae.png": "new digits by the autoencoder, ten of each class",
           "diffusion.png": "new digits by the diffusion model, ten of each class"}
 #: What learns by gradient, each in about a minute on two cores.
-NETWORKS: dict[str, dict[str, Any]] = {"vae": {"width": 32, "levels": 2, "samples": 120_000},
-                                       "diffusion": {"width": 32, "samples": 60_000}}
+NETWORKS: dict[str, dict[str, Any]] = {"vae": {"width": 32, "levels": 2, "samples": 60_000},
+                                       "diffusion": {"width": 32, "samples": 36_000}}
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>verossim: models of real data</title>
 <style>:root {{ color-scheme: light dark }}
@@ -197,6 +197,8 @@ def main(folder: Path = Path("demo")) -> None:
     for family, given in NETWORKS.items():
         console.print(f"training a small {family} on the digits ...", style="dim")
         networks[family] = fit(inputs / "digits", family=family, folder=folder / "runs" / family, restart=True, **given)
+        if stopped := networks[family].card["history"]["interrupted"]:
+            sys.exit(128 + stopped)
     with release(folder / "pictures", _origin(digits), overwrite=True) as out:
         for name, sheet in sheets(digits, inputs / "digits").items():
             out.add(name, png(sheet))
