@@ -1,7 +1,7 @@
 """Do adversarial pairs find all modes? Known mixtures in the plane, ten seeds, all reported.
 
     python benchmarks/modes.py                      # about 15 minutes on two cores
-    python benchmarks/modes.py --sets ring --seeds 2
+    python benchmarks/modes.py --sets ring --seeds 3:5
 
 ring: 8 Gaussians of deviation 0.01 on a circle of radius 1; grid: 25 of deviation 0.05 at distances of 2 (Lin et al., "PacGAN",
 arXiv:1712.04086, section 4.1). As a person gets it, `verossim.fit(points, family="gan", samples=...)`, nothing tuned by set or
@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 import verossim
-from timing import host, write
+from timing import host, several, write
 
 SETS = {"ring": (np.array([[math.cos(a), math.sin(a)] for a in 2 * np.pi * np.arange(8) / 8]), 0.01),
         "grid": (np.array(list(itertools.product(range(-4, 5, 2), repeat=2)), dtype=float), 0.05)}
@@ -47,7 +47,7 @@ def main() -> None:
     """All sets and seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=several, default=range(10), help="FIRST:LAST, without the last")
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--dry", action="store_true", help="write no results")
     parser.add_argument("--set", action="append", default=[], help="a setting of fit, NAME=VALUE")
@@ -55,7 +55,7 @@ def main() -> None:
     about = host()
     settings = dict(setting.split("=", 1) for setting in asked.set)
     for name in asked.sets.split(","):
-        for seed in range(asked.seeds):
+        for seed in asked.seeds:
             began = time.monotonic()
             model = verossim.fit(drawn(name, seed), family="gan", samples=asked.samples, seed=seed, **settings)
             seconds = time.monotonic() - began

@@ -1,7 +1,7 @@
 """Does the doctor see what goes wrong, and keep silent where nothing does? Runs that are spoiled on purpose, and healthy ones.
 
     python benchmarks/sabotage.py                   # about 40 minutes on two cores
-    python benchmarks/sabotage.py --kinds healthy,frozen --seeds 1
+    python benchmarks/sabotage.py --kinds healthy,frozen --seeds 0:1
 
 Points of a ring of 8 Gaussians (deviation 0.05, radius 1), batches of 128. Spoiled: "penalty", a ten-thousandth of its weight;
 "rate", a hundred times too high; "mode", both networks begin as those of a run on one of the eight modes alone; "frozen", the
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from modes import SETS, judged
-from timing import host, write
+from timing import host, several, write
 from verossim.errors import Diverged
 from verossim.families import Losses
 from verossim.families.gan import GAN
@@ -84,12 +84,14 @@ def main() -> None:
     """All kinds and seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--seeds", type=int, default=4, help="of each spoiled kind; five times as many healthy ones")
+    parser.add_argument("--seeds", type=several, default=range(4), help="FIRST:LAST of each spoiled kind; five times as many "
+                        "healthy ones")
     parser.add_argument("--dry", action="store_true", help="write no results")
     asked = parser.parse_args()
     about = host()
     for kind in asked.kinds.split(","):
-        for seed in range(asked.seeds * (5 if kind == "healthy" else 1)):
+        more = 5 if kind == "healthy" else 1
+        for seed in range(more * asked.seeds.start, more * asked.seeds.stop):
             began = time.monotonic()
             found = run(kind, seed, LONG)
             soon = any(step <= SOON for step, _, _ in found["alarms"])

@@ -78,6 +78,12 @@ def extra_mib(function: Callable[[], Any]) -> float:
     return (peak - before) / 2**20
 
 
+def several(text: str) -> range:
+    """The numbers from FIRST to before LAST, of "FIRST:LAST"."""
+    first, last = text.split(":")
+    return range(int(first), int(last))
+
+
 def limits() -> dict[str, float]:
     """The machine's matrix rates (GFLOP/s in float32 and float64) and its memory's reading rate (GB/s), just now."""
     found = {}

@@ -51,8 +51,10 @@ def plan(space: Space, records: int, config: Any, condition: Space | None = None
 
 
 def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or less where a control group sets a limit."""
+    """Bytes of memory that this process may use: the machine's, or less where a control group sets a limit, or where it has a
+    GPU that has less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits += [torch.cuda.mem_get_info()[1]] if torch.cuda.is_initialized() else []
     for path in map(Path, CGROUP_LIMITS):
         text = path.read_text().strip() if path.exists() else "max"
         limits += [int(text)] if text.isdigit() else []
