@@ -115,6 +115,11 @@ class Family(nn.Module, ABC):
         and are summed out by families that can. `method` is one of `methods`, the first where None; `noise` is the
         randomness of estimates (seed 0 where None)."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are, and where those should be that it is given."""
+        return next(iter(self.state_dict().values())).device
+
     def way(self, method: str | None) -> str:
         """The method asked for, or the first. Raises BadConfig SETTING_RANGE where there is no such."""
         if method is None and self.methods:

@@ -83,7 +83,7 @@ class Model:
             y = None if condition is None else self._condition(condition, Noise(0, len(x)))
             noise = Noise(0, len(x), records.first)
             with torch.inference_mode():
-                likelihood = self.family.log_prob(x, y, noise, method)
+                likelihood = self.family.log_prob(x.to(self.family.device), y, noise, method)
             log_p, stderr = likelihood.log_prob.cpu(), None if likelihood.stderr is None else likelihood.stderr.cpu()
             yield Scored(records, replace(likelihood, log_prob=log_p + self.codec.log_volume(x), stderr=stderr))
 
@@ -114,6 +114,7 @@ class Model:
     def posterior(self, x: Tensor) -> Tensor:
         """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
         label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
+        x = x.to(self.family.device)
         log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob.cpu() + log_prior
                  for c, log_prior in enumerate(self.prior(label).log())]
         return torch.stack(log_p, dim=1).softmax(dim=1)
@@ -135,7 +136,7 @@ class Model:
         for records, x, y in self._points(source, unknown=True):
             noise = None if seed is None else Noise(check_seed(seed), len(x), records.first)
             with torch.inference_mode():
-                filled = self.family.complete(x, y if self.label is not None else None, noise)
+                filled = self.family.complete(x.to(self.family.device), y if self.label is not None else None, noise)
             yield records, self.codec.decode(filled, records.first, known=records)
 
     def complete(self, source: Any, seed: int | None = None) -> Any:
@@ -149,7 +150,8 @@ class Model:
         """Latents (B, *latent) of the records, about standard normal; their labels, where there are any, are the condition.
         Raises NotInvertible from families without latents."""
         with torch.inference_mode():
-            parts = [self.family.encode(x, y if self.label is not None else None).cpu() for _, x, y in self._points(source)]
+            parts = [self.family.encode(x.to(self.family.device), y if self.label is not None else None).cpu()
+                     for _, x, y in self._points(source)]
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
         return torch.cat(parts)
@@ -218,7 +220,7 @@ class Model:
         with torch.inference_mode():
             for _, x, y in self._points(source):
                 labels.append(y if condition is None else self._given(condition, len(x)))
-                latents.append(self.family.encode(x, None if self.label is None else labels[-1]))
+                latents.append(self.family.encode(x.to(self.family.device), None if self.label is None else labels[-1]))
         if not latents:
             raise BadData("DATA_EMPTY", "No record of the source can be encoded.", _first(self.problems))
         return torch.cat(latents), None if self.label is None else torch.cat([y for y in labels if y is not None])
@@ -263,8 +265,7 @@ class Model:
     def _other(self, folder: str) -> Family:
         """The family of another saved model, read once, where this one's is."""
         if folder not in self.others:
-            device = next(iter(self.family.state_dict().values())).device
-            self.others[folder] = Model.load(folder, str(device)).family
+            self.others[folder] = Model.load(folder, str(self.family.device)).family
         return self.others[folder]
 
     def _labels(self, lacking: str, hint: str) -> Label:

@@ -211,8 +211,8 @@ class _Prober:
         if 4 * COPIES * size > self.limit:
             return _Probe(math.inf, 0.0, size, family.peak, width)
         count = min(PROBED, self.records, len(self.data))
-        family.start(batch := self._batch(count), Noise(0, 1))
         family.to(self.engine.device).train()
+        family.start(batch := self._batch(count), Noise(0, 1))
         for network in family.networks.values() if compiled else ():
             network.compile()
         bytes_each = 0.0

@@ -53,9 +53,10 @@ class Levels:
         self.schedule, self.even = schedule, Even(schedule, spread)
         self.normal = NORMAL.get(name)
         if self.normal is not None:
-            self.ends = torch.tensor([schedule.low, schedule.high], dtype=torch.float64).log()
+            ends = torch.tensor([schedule.low, schedule.high], dtype=torch.float64).log()
             self.mean, self.deviation = self.normal[0] + math.log(spread), self.normal[1]
-            self.tails = torch.special.ndtr((self.ends - self.mean) / self.deviation)
+            self.ends = ends.tolist()
+            self.tails = torch.special.ndtr((ends - self.mean) / self.deviation).tolist()
 
     def ratio(self, u: Tensor) -> Tensor:
         """Noise ratios of uniform draws u, of u's shape."""
@@ -69,8 +70,8 @@ class Levels:
     def _own_ratio(self, u: Tensor) -> Tensor:
         if self.normal is None:
             return self.schedule.at(u).ratio
-        z = torch.special.ndtri(torch.lerp(self.tails[0], self.tails[1], u))
-        return (self.mean + self.deviation * z).clamp(self.ends[0], self.ends[1]).exp()
+        z = torch.special.ndtri(self.tails[0] + (self.tails[1] - self.tails[0]) * u)
+        return (self.mean + self.deviation * z).clamp(*self.ends).exp()
 
     def _own_density(self, ratio: Tensor) -> Tensor:
         if self.normal is None:
