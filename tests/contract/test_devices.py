@@ -1,6 +1,6 @@
 """All that is learned and asked on a device, on one that is pretended: the answers are the CPU's."""
 
-from functools import partial
+from functools import partial, partialmethod
 
 import numpy as np
 import pytest
@@ -76,6 +76,8 @@ def asked(model, records, tmp_path):
 def test_what_is_asked_on_a_device_is_answered_as_by_the_cpu(family, kind, tmp_path, monkeypatch):
     monkeypatch.setattr(diffusion, "FLOW_STEPS", 4)
     monkeypatch.setattr(diffusion, "Completion", partial(diffusion.Completion, levels=3, rounds=1))
+    monkeypatch.setattr(diffusion.Judge, "flow", partialmethod(diffusion.Judge.flow, steps=2, draws=1))
+    monkeypatch.setattr(diffusion.Judge, "bound", partialmethod(diffusion.Judge.bound, draws=1))
     monkeypatch.setattr(vae, "STEPS", 3)
     monkeypatch.setattr(inversion, "STEPS", 10)
     near, few = learned(family, kind, tmp_path, tmp_path / "run"), source(kind, tmp_path / "few", 6)
