@@ -5,8 +5,10 @@ sign that is out of its bounds at PATIENCE exams in a row, once WARM steps have 
 with its cause, the numbers behind it and what was done. What can be done is a ladder that the sign names, climbed a rung an
 alarm; after each, GRACE exams give none:
 
-    penalty, augmentation   the family presses them          rate       is halved
-    rollback                weights go back to the last healthy exam, moments are forgotten, the rate is halved
+    penalty, augmentation   the family presses them
+    rate                    is a quarter of what it was
+    rollback                weights go back to the last healthy exam, or to the beginning, moments are forgotten, and the
+                            rate is a quarter of what it was; as the last rung it may be climbed again and again
 
 Exams are counted in steps and made with the same noise, so that a run resumed does the same; of several ranks, the first one's
 signs decide.
@@ -28,7 +30,7 @@ __all__ = ["Doctor"]
 
 PROBE = 256  # records on each side
 FEWEST = 8  # records held out, below which those learned from are looked at alone
-WARM, PATIENCE = 200, 3  # steps before alarms, and exams in a row
+WARM, PATIENCE = 100, 3  # steps before alarms, and exams in a row
 GRACE = 5  # exams after a remedy, before the next alarm
 STREAM = 1 << 61  # of the noise of exams
 
@@ -77,9 +79,14 @@ class Doctor:
         signs = self.engine.tell(lambda: signs)  # floats of ranks may differ by rounding: one decides for all
         self.family.adapt(signs)
         alarm = self._alarm(signs) if steps >= WARM else None
-        if self.goes_back and steps >= WARM and not any(self.out.values()):
-            self.tensors |= {f"healthy/{name}": self.engine.whole(p.detach()).clone() for name, p in parameters.items()}
+        if steps >= WARM and not any(self.out.values()):
+            self.keep(parameters)
         return Found(signs, alarm)
+
+    def keep(self, parameters: Mapping[str, Tensor]) -> None:
+        """Remembers weights as healthy, where some sign may ask for them: those of the beginning, and of exams since."""
+        if self.goes_back:
+            self.tensors |= {f"healthy/{name}": self.engine.whole(p.detach()).clone() for name, p in parameters.items()}
 
     def _alarm(self, signs: Mapping[str, float]) -> str | None:
         """Counts signs out of bounds; the first that was so for too long, unless a remedy is still to show what it does."""
@@ -92,8 +99,8 @@ class Doctor:
         return next((sign.name for sign in self.family.signs if self.out[sign.name] >= PATIENCE), None)
 
     def remedy(self, name: str) -> str | None:
-        """The next rung of a sign's ladder that there is something to do on: "rate", "rollback", or what the family did; None
-        at its end."""
+        """The next rung of a sign's ladder that there is something to do on: "rate", "rollback", or what the family did; at its
+        end None, or again the rollback that it ends in."""
         remedies = next(sign.remedies for sign in self.family.signs if sign.name == name)
         self.alarms += 1
         self.quiet = GRACE
@@ -104,10 +111,10 @@ class Doctor:
             done = self.family.treat(remedies[rung])
             if done is not None:
                 return done
-        return None
+        return "rollback" if remedies and remedies[-1] == "rollback" else None
 
     def healthy(self) -> dict[str, Tensor]:
-        """The weights at the last healthy exam by name; none where there was no such."""
+        """The weights that were remembered, by name."""
         return {name.removeprefix("healthy/"): value for name, value in self.tensors.items() if name.startswith("healthy/")}
 
     def report(self, journal: Journal, samples: int, found: Found, action: str | None) -> None:

@@ -45,6 +45,7 @@ TURN_WORDS = 1 << 24  # words of a record's stream set aside for each turn
 REPORT_SECONDS, SHOW_SECONDS, SAVE_SECONDS = 1.0, 20.0, 60.0
 SHOW_SHARE, SAVE_SHARE = 0.05, 0.01  # of the time, at most, that goes into previews and into saving
 CURVE = 1000  # points of the curve that are kept
+SLOWER = 4  # the rate is lowered by, where the doctor says so
 NAMED = 100  # records of a skipped step that the journal names, at most
 NO_MEMORY = "can't allocate memory"  # what PyTorch's allocator on the CPU says
 
@@ -118,6 +119,8 @@ class _Run:
         self.optimizers = Optimizers(family.turns, self.parameters, self.config.optimizer, self.config.rate, self.config.decay,
                                      family.moments)
         self.doctor = Doctor(family, data, aside, self.seed, engine)
+        if held is None:
+            self.doctor.keep(self.parameters)
         if held is not None:
             self.resume(held)
         self.average = Average(self.parameters, self.config.average)
@@ -206,14 +209,15 @@ class _Run:
         found = self.doctor.examine(self.steps, self.parameters)
         action = None if found.alarm is None else self.doctor.remedy(found.alarm)
         if action in ("rate", "rollback"):
-            self.guard.share /= 2
-            back = self.doctor.healthy() if action == "rollback" else {}
-            if back:
+            self.guard.share /= SLOWER
+            told = "the rate was quartered"
+            if action == "rollback":
+                back = self.doctor.healthy()
                 self.engine.set(self.parameters, back)
                 self.engine.set(self.average.tensors, back)
                 self.optimizers.forget()
-            went = "the weights went back to the last healthy exam, and " if back else ""
-            action = f"{went}the rate was halved"
+                told = f"the weights went back to when all was well, and {told}"
+            action = told
         self.doctor.report(self.journal, self.samples, found, action)
 
     def turn(self, batch: Batch, turn: Turn, units: float) -> None:

@@ -66,16 +66,18 @@ class GAN(LearnsByGradient):
     fewest = 8
     examined = 50
     signs = (
-        Sign(name="spread", low=0.3, cause="made records crowd around few of the real ones: the generator has collapsed",
-             remedies=("penalty", "rate", "rollback")),
-        Sign(name="diversity", low=0.3, cause="made records are too much alike: the generator has collapsed",
-             remedies=("penalty", "rate", "rollback")),
+        Sign(name="spread", low=0.5, cause="made records crowd around few of the real ones: the generator has collapsed",
+             remedies=("penalty", "penalty", "rate", "rollback")),
+        Sign(name="diversity", low=0.5, cause="made records are too much alike: the generator has collapsed",
+             remedies=("penalty", "penalty", "rate", "rollback")),
         Sign(name="overfit", high=0.6, cause="the discriminator knows the records it learned from by heart",
              remedies=("augmentation", "penalty", "rollback")),
-        Sign(name="margin", high=8.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
+        Sign(name="margin", high=5.0, cause="the discriminator knows all that is made at once, and teaches nothing more",
              remedies=("penalty", "rate", "rollback")),
         Sign(name="movement", low=1e-5, high=1.8, cause="the generator stands still, or swings without settling",
              remedies=("rate", "penalty", "rollback")),
+        Sign(name="support", low=0.5, cause="records learned from are too few to say what others are like, or unlike them",
+             remedies=("augmentation",)),
     )
     space: Continuous
     centre: Tensor
@@ -301,7 +303,7 @@ class GAN(LearnsByGradient):
             looks = [D(x, label) for x, label in zip((*points, made), labels, strict=True)]
         found |= judgements(*looks)
         if unseen is None:
-            del found["overfit"]
+            del found["overfit"], found["support"]
         return Exam(found, made)
 
     def adapt(self, signs: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
     diversity   mean distance between made records, over that between real ones
     spread      over how many of CELLS parts of the held-out records the made ones are, exp(entropy), over that of learned ones
     coverage    share of held-out records with a made one as near as their own 5th neighbour (Naeem et al., arXiv:2002.09797)
+    support     the same of the records learned from, in place of made ones
     margin      what the generator loses, softplus(D(held out) - D(made)): log 2 where the discriminator cannot tell them
     overfit     how far held-out records look made: (D(learned) - D(held out)) / (D(learned) - D(made)), arXiv:2006.06676, eq. 1
 """
@@ -22,13 +23,16 @@ CELLS, ROUNDS = 16, 3
 def distances(made: Tensor, seen: Tensor, unseen: Tensor) -> dict[str, float]:
     """The signs that ask nothing of the discriminator, of points (n, D), (m, D) and (k, D) of unit scale."""
     real, own = torch.cdist(unseen, unseen), torch.cdist(made, made)
-    hit, cells = torch.cdist(made, unseen), _cells(unseen)
-    k = min(NEIGHBOURS, len(unseen) - 1)
+    cells, k = _cells(unseen), min(NEIGHBOURS, len(unseen) - 1)
     radius = real.kthvalue(k + 1, dim=1).values
+
+    def covered(x: Tensor) -> float:
+        return float((torch.cdist(x, unseen).amin(dim=0) <= radius).float().mean())
     return {
         "diversity": float(_between(own) / _between(real).clamp(min=1e-12)),
         "spread": _occupied(made, cells) / _occupied(seen, cells),
-        "coverage": float((hit.amin(dim=0) <= radius).float().mean()),
+        "coverage": covered(made),
+        "support": covered(seen),
     }
 
 
