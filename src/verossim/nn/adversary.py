@@ -32,8 +32,22 @@ WAVES = 4  # of an entry: of wavelengths 8, 4, 2 and 1
 
 
 def active(h: Tensor) -> Tensor:
-    """Leaky rectifier. Its second derivative vanishes, which makes gradients of gradient penalties cheap."""
-    return F.leaky_relu(h, LEAK)
+    """Leaky rectifier."""
+    return _Active.apply(h) if h.requires_grad and torch.is_grad_enabled() else F.leaky_relu(h, LEAK)
+
+
+class _Active(torch.autograd.Function):
+    """Leaky rectifier whose gradient says that its second derivative vanishes; PyTorch's would add up zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        ctx.save_for_backward(h)
+        return F.leaky_relu(h, LEAK)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        h, = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(gradients[0], h.detach(), LEAK, False)
 
 
 class Block(nn.Module):

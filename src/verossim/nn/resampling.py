@@ -47,21 +47,21 @@ def raised(layer: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """layer(unpooled(x, axes)) for a convolution of kernel 3."""
     if not _quick(layer) or any(2 * half != length for half, length in zip(x.shape[2:], axes, strict=True)):
         return reference(layer, x, axes)
-    rank = x.ndim - 2
-    kernel = 2 ** rank * _doubled(layer.weight).flip(tuple(range(2, 2 + rank))).transpose(0, 1)
-    return TRANSPOSED[rank](x, kernel, layer.bias, stride=2, padding=1)
+    kernel = _doubled(layer.weight, turned=True).transpose(0, 1)
+    return TRANSPOSED[x.ndim - 2](x, kernel, layer.bias, stride=2, padding=1)
 
 
 def _quick(layer: Any) -> bool:
     return isinstance(layer, nn.Conv1d | nn.Conv2d)
 
 
-def _doubled(kernel: Tensor) -> Tensor:
-    """A kernel (out, in, *3) and its means over pairs, (out, in, *4)."""
-    for axis in range(2, kernel.ndim):
-        before = [0, 0] * (kernel.ndim - 1 - axis)
-        kernel = (F.pad(kernel, [*before, 1, 0]) + F.pad(kernel, [*before, 0, 1])) / 2
-    return kernel
+def _doubled(kernel: Tensor, turned: bool = False) -> Tensor:
+    """K (out, in, *4) of a kernel (out, in, *3), or 2^rank K~; in the memory format of channels last."""
+    rank = kernel.ndim - 2
+    pairs = torch.eye(3, 4) + torch.eye(3, 4).roll(1, 1)
+    pairs = (pairs.flip(1) if turned else pairs / 2).to(kernel)
+    matrix = pairs.T if rank == 1 else torch.kron(pairs, pairs).T
+    return (matrix @ kernel.movedim(1, -1).flatten(1, -2)).unflatten(1, (4,) * rank).movedim(-1, 1)
 
 
 def _convolved(x: Tensor, kernel: Tensor, bias: Tensor | None, step: int) -> Tensor:
