@@ -13,6 +13,8 @@ from verossim.nn.backbone import backbone
 from verossim.nn.conditioning import Condition, dropped
 from verossim.nn.layers import Residual, conv, pooled, unit, unpooled, zeroed
 from verossim.nn.mlp import Mlp
+from verossim.nn.resampling import convolved, lowered, raised
+from verossim.nn.resampling import reference as resampled
 from verossim.nn.transformer import Block, PatchTransformer, TokenTransformer
 from verossim.nn.unet import UNet
 from verossim.spaces import Continuous, Discrete
@@ -240,6 +242,23 @@ def test_halving_and_doubling_keep_odd_lengths():
     assert half.shape == (1, 1, 4, 3) and half[0, 0, 3, 2] == 34 and half[0, 0, 0, 0] == x[0, 0, :2, :2].mean()
     assert unpooled(half, (7, 5)).shape == x.shape
     assert torch.equal(pooled(unpooled(half, (7, 5))), half)
+
+
+@pytest.mark.parametrize(("rank", "axes"), [(1, (8,)), (1, (7,)), (2, (8, 4)), (2, (7, 4)), (2, (1, 6)), (3, (4, 6, 2))])
+@pytest.mark.parametrize("kind", ["same", "lowered", "raised"])
+def test_quick_convolutions_are_the_reference_to_the_second_derivative(rank, axes, kind):
+    torch.manual_seed(0)
+    layer = shaken(conv(rank, 3, 5)).double()
+    halves = tuple(-(-length // 2) for length in axes)
+    x = torch.randn(2, 3, *(halves if kind == "raised" else axes), dtype=torch.float64, requires_grad=True)
+    given = (layer, x, axes) if kind == "raised" else (layer, x)
+    plain, quick = (layer, convolved) if kind == "same" else (resampled, raised if kind == "raised" else lowered)
+    found = []
+    for y in (plain(*given[kind == "same":]), quick(*given)):
+        slope, = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        total = slope.square().sum() + y.pow(3).sum()
+        found.append((y, slope, *torch.autograd.grad(total, [x, *layer.parameters()])))
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -65,6 +65,13 @@ def test_the_penalty_is_felt_by_the_discriminator_alone_and_cools():
     assert gan.weight(0.0) == pytest.approx(1000) and gan.weight(0.9) == pytest.approx(10.0)
 
 
+def test_no_penalty_is_a_penalty_of_nothing():
+    gan, none, x = pair(GREY), pair(GREY, penalty=0.0), points(6, GREY)
+    gan.gamma.zero_()
+    told = [made.loss(batch(x), D_TURN) for made in (gan, none)]
+    assert torch.equal(told[0].total, told[1].total) and not told[1].parts["penalty"].any()
+
+
 def test_gamma_has_the_unit_of_the_data():
     """Data ten times as large are the same data in another unit: nothing changes."""
     small, large, x = pair(), pair(), points(200)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..spaces import Continuous, Space
 from .conditioning import Condition
 from .layers import conv, pooled, unpooled, zeroed
+from .resampling import convolved, lowered, raised
 
 __all__ = ["Discriminator", "Generator"]
 
@@ -31,14 +32,29 @@ WAVES = 4  # of an entry: of wavelengths 8, 4, 2 and 1
 
 
 def active(h: Tensor) -> Tensor:
-    """Leaky rectifier. Its second derivative vanishes, which makes gradients of gradient penalties cheap."""
-    return F.leaky_relu(h, LEAK)
+    """Leaky rectifier."""
+    return _Active.apply(h) if h.requires_grad and torch.is_grad_enabled() else F.leaky_relu(h, LEAK)
+
+
+class _Active(torch.autograd.Function):
+    """Leaky rectifier whose gradient says that its second derivative vanishes; PyTorch's would add up zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        ctx.save_for_backward(h)
+        return F.leaky_relu(h, LEAK)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        h, = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(gradients[0], h.detach(), LEAK, False)
 
 
 class Block(nn.Module):
     """skip(h) + V act(U act((1 + a) h + b)) over `rank` axes, 0 for vectors; a and b of a style (B, style), or none.
 
-    share : of He's deviation that U begins with.
+    share : of He's deviation that U begins with. What has every entry to itself is done where lengths are shorter: before h is
+    unpooled, to `axes` where these are given, and after it is pooled, where it is to be `halved` at the end.
     """
 
     def __init__(self, rank: int, channels: int, out: int, share: float, style: int = 0):
@@ -52,12 +68,15 @@ class Block(nn.Module):
     def _layer(self, channels: int, out: int, kernel: int) -> nn.Module:
         return conv(self.rank, channels, out, kernel) if self.rank else nn.Linear(channels, out)
 
-    def forward(self, h: Tensor, w: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, w: Tensor | None = None, axes: tuple[int, ...] | None = None, halved: bool = False) -> Tensor:
         styled = h
         if self.style is not None and w is not None:
             a, b = self.style(w).unflatten(1, (2, -1) + (1,) * self.rank).unbind(dim=1)
             styled = torch.addcmul(h + b, h, a)
-        return self.skip(h) + self.outer(active(self.inner(active(styled))))
+        inside = convolved(self.inner, active(styled)) if axes is None else raised(self.inner, active(styled), axes)
+        skipped = convolved(self.skip, pooled(h) if halved else h)
+        skipped = skipped if axes is None else unpooled(skipped, axes)
+        return skipped + (lowered if halved else convolved)(self.outer, active(inside))
 
 
 class Generator(nn.Module):
@@ -98,9 +117,7 @@ class Generator(nn.Module):
         h = self.begin(w[:, 0]).unflatten(1, (-1, *self.lengths[0]))
         for number, block in enumerate(self.blocks):
             resolution, within = divmod(number, self.depth)
-            if resolution and not within:
-                h = unpooled(h, self.lengths[resolution])
-            h = block(h, w[:, number + 1])
+            h = block(h, w[:, number + 1], self.lengths[resolution] if resolution and not within else None)
         return self.last(active(h))
 
     def directions(self) -> Tensor:
@@ -147,11 +164,9 @@ class Discriminator(nn.Module):
         if len(self.waves):
             angles = (x[:, :, None] * self.waves).flatten(1)
             x = torch.cat([x, angles.cos(), angles.sin()], dim=1)
-        h = self.first(x)
-        for number, block in enumerate(self.blocks):
-            if number and number % self.depth == 0:
-                h = pooled(h)
-            h = block(h)
+        h = convolved(self.first, x)
+        for number, block in enumerate(self.blocks, start=1):
+            h = block(h, halved=number % self.depth == 0 and number < len(self.blocks))
         return active(self.features(active(h).flatten(1)))
 
 

@@ -185,13 +185,13 @@ class GAN(LearnsByGradient):
                 D_real = D(real, y)
             D_made = D(made, y)
             return Losses(F.softplus(D_real - D_made))
-        both = torch.cat([real, made]).detach().requires_grad_()
+        weight = self.weight(turn.progress)
+        both = torch.cat([real, made]).detach().requires_grad_(weight > 0)
         with torch.enable_grad():
             looks = D(both, None if y is None else torch.cat([y, y]))
-            slopes = torch.autograd.grad(looks.sum(), both, create_graph=True)[0]
+            slopes = torch.autograd.grad(looks.sum(), both, create_graph=True)[0] if weight > 0 else torch.zeros_like(both)
         D_real, D_made = looks.chunk(2)
         penalty = slopes.flatten(1).square().sum(dim=1).unflatten(0, (2, -1)).sum(dim=0)
-        weight = self.weight(turn.progress)
         parts = {"real": D_real.detach(), "made": D_made.detach(), "penalty": weight / 2 * penalty.detach()}
         return Losses(F.softplus(D_made - D_real) + weight / 2 * penalty, parts)
 
