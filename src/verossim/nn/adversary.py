@@ -25,6 +25,7 @@ from .resampling import convolved, lowered, raised
 __all__ = ["Discriminator", "Generator"]
 
 COARSEST = 4  # axes are halved while one is longer
+FINEST = 16  # records with a longer axis are halved before the first block, and doubled after the last
 WIDENED = 4  # channels of the coarsest resolutions over those of the finest, at most; twice as many a halving
 LEAK = 0.2
 STYLE = 128  # numbers of a style, at most
@@ -89,6 +90,7 @@ class Generator(nn.Module):
         super().__init__()
         channels, *axes = space.shape
         rank, self.lengths, widths = len(axes), *_resolutions(tuple(axes), width)
+        self.axes = tuple(axes)
         W = min(STYLE, max(latent, width))
         self.first, self.told = _begun(nn.Linear(latent, W)), None if condition is None else Condition(condition, W)
         self.second = _begun(nn.Linear(W, W))
@@ -118,7 +120,7 @@ class Generator(nn.Module):
         for number, block in enumerate(self.blocks):
             resolution, within = divmod(number, self.depth)
             h = block(h, w[:, number + 1], self.lengths[resolution] if resolution and not within else None)
-        return self.last(active(h))
+        return convolved(self.last, active(h)) if self.lengths[-1] == self.axes else raised(self.last, active(h), self.axes)
 
     def directions(self) -> Tensor:
         """Directions in the space of styles (K, W), of length one, those that move all layers together the most first: the
@@ -141,6 +143,7 @@ class Discriminator(nn.Module):
         super().__init__()
         channels, *axes = space.shape
         rank, lengths, widths = len(axes), *_resolutions(tuple(axes), width)
+        self.enter = convolved if lengths[-1] == tuple(axes) else lowered
         waves = torch.zeros(0) if rank else math.pi * 2.0 ** torch.arange(-2, WAVES - 2)
         self.register_buffer("waves", waves, persistent=False)
         entries = channels * (1 + 2 * len(waves))
@@ -164,19 +167,23 @@ class Discriminator(nn.Module):
         if len(self.waves):
             angles = (x[:, :, None] * self.waves).flatten(1)
             x = torch.cat([x, angles.cos(), angles.sin()], dim=1)
-        h = convolved(self.first, x)
+        h = self.enter(self.first, x)
         for number, block in enumerate(self.blocks, start=1):
             h = block(h, halved=number % self.depth == 0 and number < len(self.blocks))
         return active(self.features(active(h).flatten(1)))
 
 
 def _resolutions(axes: tuple[int, ...], width: int) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Lengths and channels of every resolution, the coarsest first; of vectors, which have one, no lengths."""
-    lengths = [axes]
+    """Lengths and channels of every resolution of blocks, the coarsest first; of vectors, which have one, no lengths."""
+    lengths = [axes if max(axes, default=0) <= FINEST else _halved(axes)]
     while max(lengths[-1], default=0) > COARSEST:
-        lengths.append(tuple(-(-length // 2) for length in lengths[-1]))
+        lengths.append(_halved(lengths[-1]))
     widths = [width * min(2 ** halvings, WIDENED) for halvings in range(len(lengths))]
     return lengths[::-1], widths[::-1]
+
+
+def _halved(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-(-length // 2) for length in axes)
 
 
 def _begun(layer: nn.Module, share: float = 1.0) -> nn.Module:
