@@ -171,6 +171,32 @@ def test_a_disk_that_is_too_small_is_told(tmp_path, monkeypatch):
     assert error.value.code == "PLAN_DISK"
 
 
+def failing(error):
+    class Uncompiled(Slow):
+        def loss(self, batch, turn):
+            if any(network._compiled_call_impl is not None for network in self.networks.values()):
+                raise error
+            return Slow.loss(self, batch, turn)
+    return Uncompiled
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel found"), AssertionError("expected stride 1")])
+def test_what_cannot_be_compiled_is_refused_where_it_is_asked_for_and_left_alone_otherwise(error):
+    def compiled(how):
+        return settle(failing(error), Slow.Config(width=16), Training(compile=how, samples=10**6), numbers(), Engine())[1].compiled
+    with pytest.raises(BadConfig, match=str(error)) as refused:
+        compiled("yes")
+    assert refused.value.code == "SETTING_RANGE" and "'compile'" in refused.value.message
+    assert not compiled("auto") and not compiled("no")
+
+
+def test_a_loss_that_differentiates_twice_is_not_compiled():
+    class Twice(Slow):
+        twice = True
+    with pytest.raises(BadConfig, match="differentiates twice"):
+        settle(Twice, Slow.Config(width=16), Training(compile="yes"), numbers(), Engine())
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2", 2), ("1d", 86400),
                                                (" 3 min", 180)])
 def test_times_are_read(text, seconds):

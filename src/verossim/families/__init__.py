@@ -185,7 +185,7 @@ class LearnsByGradient(Family):
     moments: ClassVar[tuple[float, float]] = (0.9, 0.99)  #: decay of the first and second moments of gradients, a step
     peak: float = 1e-3  #: rate of networks of width 64; wider ones learn more slowly
     descends: ClassVar[bool] = True  #: whether its losses fall as it learns, so that a leap of one is a fault
-    shards: ClassVar[bool] = True  #: whether its weights can be shared out over ranks; not where a loss differentiates twice
+    twice: ClassVar[bool] = False  #: whether its loss differentiates twice, which neither FSDP2 nor torch.compile can
     fewest: ClassVar[int] = 1  #: different records, below which it would only learn them by heart
     examined: ClassVar[int] = 0  #: steps from one exam to the next; 0 for none
     signs: ClassVar[tuple[Sign, ...]] = ()  #: those of `examine` that have bounds

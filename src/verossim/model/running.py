@@ -63,7 +63,7 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
     Raises BadConfig RUN_CHANGED where the folder holds a run of other settings or data, PLAN_MEMORY, PLAN_BUDGET, PLAN_DISK,
     SETTING_RANGE where weights are to be shared out that cannot be.
     """
-    if task.learning.sharded and not task.kind.shards:
+    if task.learning.sharded and task.kind.twice:
         raise BadConfig("SETTING_RANGE", "'sharded' is on, and this family's loss differentiates twice through its networks, "
                         "which FSDP2 cannot.", "Leave it out: several ranks then share the gradients alone.")
     space, condition, split = task.codec.space, task.condition, task.encoded.train

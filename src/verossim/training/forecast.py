@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..config import knob, knobs
-from ..errors import BadConfig
+from ..errors import BadConfig, printable
 from ..families import LearnsByGradient, Turn
 from ..seeds import Noise
 from ..spaces import Batch
@@ -122,7 +122,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
-    compiled = training.compile == "yes" or (training.compile == "auto" and prober.compiling_pays(config, samples, probe))
+    compiled = training.compile != "no" and prober.compiled(config, samples, probe, training.compile == "yes")
     settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
                       **{name: getattr(training, name) for name in ("optimizer", "decay", "clip", "average", "sharded")})
     seconds = samples * probe.seconds / engine.ranks
@@ -261,11 +261,23 @@ class _Prober:
                 total = family.loss(batch, turn).total.sum()
             total.backward()
 
-    def compiling_pays(self, config: Any, samples: int, probe: _Probe) -> bool:
-        """Whether a compiled network was measured to save time over the whole run. On the CPU it never did; it is not tried."""
-        if not self.engine.device.startswith("cuda") or samples * probe.seconds < WORTH_COMPILING:
+    def compiled(self, config: Any, samples: int, probe: _Probe, asked: bool) -> bool:
+        """Whether networks are to be compiled: where it is asked for, or was measured to save time over the whole run. On the
+        CPU it never did; it is not tried. Raises BadConfig SETTING_RANGE where what is asked for cannot be."""
+        worth = self.engine.device.startswith("cuda") and samples * probe.seconds >= WORTH_COMPILING
+        if not asked and not worth:
             return False
-        return self.probe(config, compiled=True).seconds < 0.95 * probe.seconds
+        if self.build(config).twice:
+            why = "its loss differentiates twice through its networks"
+        else:
+            try:
+                return self.probe(config, compiled=True).seconds < 0.95 * probe.seconds or asked
+            except (RuntimeError, AssertionError) as error:  # what the compiler and its kernels raise
+                why = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        if asked:
+            raise BadConfig("SETTING_RANGE", f"'compile' is 'yes', and PyTorch cannot compile this family's networks: {why}.",
+                            "Leave it out.")
+        return False
 
 
 class _Kept:

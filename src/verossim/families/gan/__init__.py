@@ -62,7 +62,7 @@ class GAN(LearnsByGradient):
     turns = (Turn("discriminator", ("discriminator",)), Turn("generator", ("generator",)))
     moments = (0.0, 0.99)
     descends = False
-    shards = False
+    twice = True
     fewest = 8
     examined = 50
     signs = (
