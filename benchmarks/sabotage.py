@@ -88,17 +88,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--seeds", type=several, help="FIRST:LAST; where nothing is said 4 of each spoiled kind, 20 healthy")
+    parser.add_argument("--steps", type=int, default=LONG, help="fewer say nothing of recovery, and whether alarms are in time")
     parser.add_argument("--dry", action="store_true", help="write no results")
     asked = parser.parse_args()
     about = host()
     for kind in asked.kinds.split(","):
         for seed in asked.seeds or range(20 if kind == "healthy" else 4):
             began = time.monotonic()
-            found = run(kind, seed, LONG)
+            found = run(kind, seed, asked.steps)
             soon = any(step <= SOON for step, _, _ in found["alarms"])
             well = "overfit" not in found["out"] if kind == "few" else not found["out"] and found["modes"] == 8
             told = {"kind": kind, "seed": seed, "seen": soon if kind != "healthy" else bool(found["alarms"]),
-                    "recovered": well, "seconds": time.monotonic() - began}
+                    "recovered": well if asked.steps >= LONG else None, "steps": asked.steps,
+                    "seconds": time.monotonic() - began}
             print(told, found["alarms"][:4], found["out"], found["modes"], f"{found['good']:.2f}", flush=True)
             if not asked.dry:
                 write("sabotage.jsonl", **told, **found, **about)

@@ -16,17 +16,6 @@ from verossim.training import read_events
 SMALL = ["--family", "gan", "--width", "4", "--latent", "4", "--chains", "2", "--temperatures", "8", "--set", "batch=16"]
 
 
-@pytest.fixture
-def say(capsys):
-    """Runs a command; returns its exit status, its standard output and its standard error."""
-    def run(*words) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-    return run
-
-
 def pictures(folder: Path, count: int = 40, size=(8, 8), seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     for number in range(count):

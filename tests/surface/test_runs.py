@@ -21,17 +21,6 @@ FAMILIES = {"vae": ["--width", "4", "--latent", "2", "--draws", "4"], "diffusion
             "gan": ["--width", "4", "--latent", "4", "--chains", "2", "--temperatures", "8"]}
 
 
-@pytest.fixture
-def say(capsys):
-    """Runs a command; returns its exit status, its standard output and its standard error."""
-    def run(*words) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-    return run
-
-
 def begin(family: str, home: Path, place: Path, *more: str) -> list[str]:
     return ["fit", str(home / "pictures"), "-o", str(place), "--family", family, *FAMILIES[family], "--samples", "640",
             "--set", "batch=32", *more]

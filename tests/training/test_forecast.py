@@ -183,7 +183,8 @@ def failing(error):
 @pytest.mark.parametrize("error", [RuntimeError("no kernel found"), AssertionError("expected stride 1")])
 def test_what_cannot_be_compiled_is_refused_where_it_is_asked_for_and_left_alone_otherwise(error):
     def compiled(how):
-        return settle(failing(error), Slow.Config(width=16), Training(compile=how, samples=10**6), numbers(), Engine())[1].compiled
+        asked = Training(compile=how, samples=10**6)
+        return settle(failing(error), Slow.Config(width=16), asked, numbers(), Engine())[1].compiled
     with pytest.raises(BadConfig, match=str(error)) as refused:
         compiled("yes")
     assert refused.value.code == "SETTING_RANGE" and "'compile'" in refused.value.message

@@ -83,10 +83,11 @@ class Normals(LearnsByStatistics):
         return Likelihood(self.joint(x).logsumexp(1), "exact", 1)
 
     def unfold(self, noise, condition=None, **knobs):
-        raise NotImplementedError
+        k = torch.searchsorted(self.w.cumsum(0), noise.uniform(dtype=torch.float64)).clamp(max=len(self.w) - 1)
+        yield (self.m[k] + self.s[k] * noise.normal(1, dtype=torch.float64)[:, 0])[:, None]
 
     def complete(self, x, condition=None, noise=None):
-        raise NotImplementedError
+        return torch.where(x.isnan(), self.sample(noise) if noise is not None else self.w @ self.m, x)
 
 
 def batch_of(x: Tensor, units: Tensor | None = None) -> Batch:
