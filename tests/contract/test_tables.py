@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from test_codecs import table
 
 from verossim.codecs.table import Table, TableConfig
 from verossim.errors import BadData
 from verossim.spaces import Records
 
 few = settings(derandomize=True, max_examples=40, deadline=None)
-from test_codecs import table
 
 
 def round_trip(records: Records, **config) -> Records:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold_
+from torch.nn import functional as F
 
 from .forms import LOG2_E, Form, Quadratic, Whitened, deviations, unwhitened
 from .reference import Components, Sums
@@ -141,7 +141,7 @@ def _chunks(form: Form, numbers: Tensor, onehots: Tensor | None, rows: slice) ->
 def _exponentials(log_p: Tensor) -> tuple[Tensor, Tensor]:
     """log2 sum_k p_k, (b,), and sum_k p_k / max_k p_k, (b,); log_p (K, b), to base 2, becomes p_k / max_k p_k."""
     top = log_p.amax(dim=0)
-    threshold_(log_p.sub_(top), NOTHING, -math.inf)
+    F.threshold(log_p.sub_(top), NOTHING, -math.inf, inplace=True)
     total = log_p.exp2_().sum(dim=0)
     return total.log2().add_(top), total
 
