@@ -5,7 +5,8 @@
 
 Points of a ring of 8 Gaussians (deviation 0.05, radius 1), batches of 128. Spoiled: "penalty", a ten-thousandth of its weight;
 "rate", a hundred times too high; "mode", the first 400 steps see one of the eight modes only, as of a file sorted by class;
-"frozen", the generator does not learn; "few", 16 records. seen: an alarm within 500 steps (of healthy runs: at any time).
+"frozen", the generator does not learn; "few", 16 records. seen: an alarm within 500 steps, or an end as diverged (of healthy
+runs: at any time).
 recovered: with what the doctor does, after 6,000 steps 8 of 8 modes are found and no sign is out of its bounds at the last
 exam; for "few", where modes are not to be had, that the discriminator does not overfit. Nothing can be done about "frozen".
 Results: benchmarks/results/sabotage.jsonl.
@@ -13,6 +14,7 @@ Results: benchmarks/results/sabotage.jsonl.
 
 import argparse
 import itertools
+import math
 import time
 from typing import Any
 
@@ -41,6 +43,10 @@ def points(seed: int, count: int, modes: int = 8) -> InMemory:
     return InMemory(Batch(torch.tensor(x, dtype=torch.float32), None, torch.ones(count), torch.arange(count)))
 
 
+class Enough(Exception):
+    """So many steps were asked for."""
+
+
 class Frozen(GAN):
     """A pair whose generator's loss has no slope."""
 
@@ -60,24 +66,29 @@ def run(kind: str, seed: int, steps: int) -> dict[str, Any]:
     said: list[dict[str, Any]] = []
     ended = "whole"
     try:
-        learn(family, data, held, Settled(samples=steps * BATCH, batch=BATCH, rate=rate), seed, said,
-              points(seed, 4000, 1) if kind == "mode" else data)
+        learn(family, data, held, Settled(samples=LONG * BATCH, batch=BATCH, rate=rate), seed, said,
+              points(seed, 4000, 1) if kind == "mode" else data, steps)
     except Diverged:
         ended = "diverged"
+    except Enough:
+        ended = "cut"
     alarms = [(event["samples"] // BATCH, event["sign"], event["action"]) for event in said if event["event"] == "alarm"]
     signs = [event["signs"] for event in said if event["event"] == "health"]
-    out = [sign.name for sign in family.signs if signs and not sign.holds(signs[-1].get(sign.name, 1.0))]
+    last = {name: math.nan if value is None else value for name, value in (signs or [{}])[-1].items()}
+    out = [sign.name for sign in family.signs if not sign.holds(last.get(sign.name, 1.0))]
     with torch.no_grad():
         found = judged("eight", family.sample(Noise(7, 2500)).double().numpy())
-    return {"alarms": alarms, "out": out, "ended": ended, "signs": signs[-1] if signs else {}, **found}
+    return {"alarms": alarms, "out": out, "ended": ended, "signs": last, **found}
 
 
 def learn(family: GAN, data: InMemory, held: InMemory, config: Settled, seed: int, said: list[dict[str, Any]],
-          first: InMemory) -> None:
-    """Learns, from other data `first`, noting what the journal says."""
+          first: InMemory, steps: int) -> None:
+    """Learns for so many steps, from other data `first`, noting what the journal says."""
     def batches(samples: int) -> Any:
         g = torch.Generator().manual_seed(seed)
         for step in itertools.count():
+            if step >= steps < LONG:
+                raise Enough
             source = first if step < SORTED else data
             yield source.take(torch.randint(len(source), (BATCH,), generator=g))
     train(family, batches, config, data=data, held=held, seed=seed, journal=Journal(None, said.append))
@@ -96,7 +107,7 @@ def main() -> None:
         for seed in asked.seeds or range(20 if kind == "healthy" else 4):
             began = time.monotonic()
             found = run(kind, seed, asked.steps)
-            soon = any(step <= SOON for step, _, _ in found["alarms"])
+            soon = found["ended"] == "diverged" or any(step <= SOON for step, _, _ in found["alarms"])
             well = "overfit" not in found["out"] if kind == "few" else not found["out"] and found["modes"] == 8
             told = {"kind": kind, "seed": seed, "seen": soon if kind != "healthy" else bool(found["alarms"]),
                     "recovered": well if asked.steps >= LONG else None, "steps": asked.steps,
