@@ -82,7 +82,8 @@ def _checked(name: str, value: Any, annotation: Any, field: dataclasses.Field, w
         for v in (value if isinstance(value, tuple) else (value,)))
     unlisted = isinstance(value, str) and choices is not None and value not in choices
     if outside or unlisted:
-        hint = near(value, choices or ()) if unlisted else _bounds(field)
+        only_words = unlisted and set(kinds) <= {str, type(None)}
+        hint = near(str(value), choices or ()) if only_words else _bounds(field)
         raise BadConfig("SETTING_RANGE", f"{where}: '{name}' is {value!r}, which it cannot be.", hint)
     return value
 
@@ -131,4 +132,5 @@ def _bounds(field: dataclasses.Field) -> str:
     numbers = "" if low is None and high is None else ends
     words = " or ".join(repr(c) for c in choices or ())
     told = " or ".join(part for part in (numbers, words) if part)
-    return f"It means: {field.metadata['meaning']}; {told or 'see the documentation'} (default {field.default!r})."
+    usual = "" if field.default is None else f" (default {field.default!r})"
+    return f"It means: {field.metadata['meaning']}; {told or 'see the documentation'}{usual}."

@@ -223,3 +223,13 @@ def test_what_was_trained_on_text_scores_typed_columns_and_the_other_way():
 
 
 # ---- labels --------------------------------------------------------------------------------------------------------------
+
+
+def test_identifiers_that_are_missing_are_not_invented_where_cells_are_filled_in():
+    names = pa.array([None if i == 3 else f"n{i:03d}" for i in range(30)])
+    records = Records({"name": names, "x": pa.array([None if i == 5 else i / 7 for i in range(30)])})
+    codec, problems = Table(TableConfig()).fit([records]), []
+    assert codec.describe()[0]["type"] == "identifier"
+    parsed = codec.parse(records, problems)
+    filled = codec.decode(codec.encode(parsed, unknown=True).nan_to_num(0.25), known=parsed).columns
+    assert filled["name"].to_pylist() == names.to_pylist() and filled["x"].null_count == 0

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from people import write
+from people import people, write
 from PIL import Image
 
 from verossim import Model
@@ -168,3 +168,37 @@ def test_a_problem_says_its_place_once(say, home, tmp_path):
 def test_nothing_to_fill_is_said(say, home, tmp_path):
     status, _, err = say("complete", home / "images", home / "pictures", "-o", tmp_path / "out")
     assert status == 0 and "Nothing was unknown" in err
+
+
+def test_an_output_that_was_edited_is_not_lost(say, home, tmp_path):
+    out = tmp_path / "new.csv"
+    sample = "sample", home / "table", "-n", "5", "-o", out
+    assert say(*sample)[0] == 0 and say(*sample)[0] == 0  # as it was made it can be made again
+    out.write_text(out.read_text() + "99,edited by hand\n")
+    status, _, err = say(*sample)
+    assert status == 73 and "OUT_EXISTS" in err and "edited by hand" in out.read_text()
+    assert say(*sample, "--overwrite")[0] == 0 and "edited by hand" not in out.read_text()
+    folder = "sample", home / "images", "-n", "2", "-o", tmp_path / "made"
+    assert say(*folder)[0] == 0
+    picture = next((tmp_path / "made").rglob("*.png"))
+    picture.write_bytes(b"painted over")
+    assert say(*folder)[0] == 73 and picture.read_bytes() == b"painted over"
+
+
+def test_masks_that_are_for_no_picture_are_told(say, home, tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (6, 4), 255).save(tmp_path / "masks" / "other.png")
+    words = "complete", home / "images", home / "pictures", "-o", tmp_path / "out", "--mask", tmp_path / "masks"
+    status, _, err = say(*words)
+    assert status == 66 and "No mask is named as a picture is; the first one is other." in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_record_has_no_error_of_the_mean(asked, home, tmp_path):
+    write(tmp_path / "one.csv", people(1))
+    assert asked("log-prob", home / "table", tmp_path / "one.csv")["error_of_the_mean"] is None
+
+
+def test_a_setting_of_words_or_numbers_tells_both(say, home, tmp_path):
+    status, _, err = say("fit", home / "people.csv", "-o", tmp_path / "m", "--components", "three")
+    assert status == 64 and "a number from 1" in err and "auto" in err

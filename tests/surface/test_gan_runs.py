@@ -142,3 +142,15 @@ def test_a_table_with_categories_goes_the_whole_way(tmp_path):
     model.save(tmp_path / "model")
     again = verossim.Model.load(tmp_path / "model")
     assert again.sample(50).equals(made)
+
+
+@pytest.mark.parametrize("strength", ["nan", "-1,0,nan", "inf", "1e30", "-2000..3"])
+def test_strengths_that_lead_nowhere_are_refused(say, home, tmp_path, strength):
+    status, _, err = say("edit", home / "run", "--direction", 0, "-o", tmp_path / "out", "--strength", strength)
+    assert status == 64 and "error SETTING_RANGE: 'strength' is" in err and not list(tmp_path.iterdir())
+
+
+def test_a_number_of_samples_is_not_for_records(say, home, tmp_path):
+    source = pictures(tmp_path / "p", 2)
+    status, _, err = say("edit", home / "run", "--direction", 0, "-o", tmp_path / "out", "--source", source, "-n", 3)
+    assert status == 64 and "--source" in err and not (tmp_path / "out").exists()

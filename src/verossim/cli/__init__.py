@@ -27,7 +27,7 @@ app = typer.Typer(
 MODEL = Annotated[str, typer.Argument(help="Folder of a saved model.", metavar="MODEL")]
 DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, CSV, JSON lines, Parquet, Arrow, .npy, a zip of "
                                                           "these, or hf:NAME.")]
-OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace also what verossim did not make, or was changed since.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 TRACE = Annotated[bool, typer.Option("--trace", help="After an error, show the whole way to it.")]
 SETTINGS = Annotated[list[str] | None, typer.Option("--set", help="Any setting as NAME=VALUE; may be repeated.")]
@@ -201,7 +201,7 @@ def edit(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")],
     strength: Annotated[str, typer.Option("--strength", help="How far: a range or numbers, in deviations.")] = "-3..3",
     source: Annotated[str | None, typer.Option("--source", metavar="DATA", help="Records to edit, not samples.")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many samples.")] = 4,
+    n: Annotated[int | None, typer.Option("-n", help="How many samples; 4 where nothing is said.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
     seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:

@@ -48,13 +48,15 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
                         "Pictures go into a folder." if pictures else "Name it .csv or .parquet.")
     opened = data.open_source(source, modality=model.codec.modality)
     if mask is not None:
-        opened = data.Source(_Masked(opened.reader, Path(mask), model.codec.config.pixels))
+        opened = data.Source(masked := _Masked(opened.reader, Path(mask), model.codec.config.pixels))
     made = provenance("complete", path, model, seed, mask=mask)
     filled = _Filled()
     if pictures:
         with release(output, made, overwrite) as out:
             for name, picture in filled.pictures(model, opened, seed):
                 out.add(name, gate.png(picture))
+            if mask is not None:
+                masked.check_used()
         tell_aside(voice, out)
     else:
         kind = table_format(output, None)
@@ -148,6 +150,7 @@ class _Masked(Reader):
         self.reader, self.label, self.cap = reader, reader.label, cap
         self.problems, self.notes = reader.problems, reader.notes
         self.masks = {str(p.relative_to(masks).with_suffix("")): p for p in sorted(masks.rglob("*")) if p.is_file()}
+        self.used = 0
         if not self.masks:
             raise BadData("DATA_EMPTY", f"{printable(masks)} holds no mask.", "Give a folder of masks named as the pictures.")
 
@@ -161,11 +164,18 @@ class _Masked(Reader):
         """Those of the other reader."""
         return self.reader.digests()
 
+    def check_used(self) -> None:
+        """Raises BadData DATA_EMPTY where no mask was for any of the pictures."""
+        if not self.used:
+            raise BadData("DATA_EMPTY", f"No mask is named as a picture is; the first one is {printable(min(self.masks))}.",
+                          "Name each mask as its picture, below the same folders.")
+
     def _masked(self, image: Any, where: str, report: Report) -> Any:
         """A PNG with transparency. A picture that cannot be opened is left for the codec to report."""
         mask = self.masks.get(str(PurePosixPath(where).with_suffix("")))
         if mask is None:
             return image
+        self.used += 1
         try:
             picture = upright(image, self.cap, "RGBA")
         except Refusal:

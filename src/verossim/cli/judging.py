@@ -98,7 +98,7 @@ class _Scores:
     def summary(self) -> dict[str, Any]:
         """What the scores came to."""
         mean = self.nats / self.count
-        spread = math.sqrt(max(self.squares / self.count - mean ** 2, 0.0) / max(self.count - 1, 1))
+        spread = math.sqrt(max(self.squares / self.count - mean ** 2, 0.0) / (self.count - 1)) if self.count > 1 else None
         return {"records": self.count, "kind": self.kind, "mean_log_prob": mean, "error_of_the_mean": spread,
                 "of_which_by_the_estimate": None if self.errors is None else math.sqrt(self.errors) / self.count,
                 "mean_bits_per_dimension": self.bits / self.count, "lowest_log_prob": self.low, "highest_log_prob": self.high,

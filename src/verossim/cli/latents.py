@@ -18,6 +18,7 @@ from .records import class_of, guarded, provenance, tell_aside, write_table
 __all__ = ["decode", "edit", "encode", "interpolate", "mix"]
 
 STRENGTHS = 7  # of a range
+SAMPLES = 4  # that are edited, where nothing is said
 
 
 def encode(voice: Voice, path: str, source: str, output: str, overwrite: bool) -> dict[str, Any]:
@@ -66,12 +67,15 @@ def mix(voice: Voice, path: str, coarse: int, fine: int, layer: int | None, cond
     return _written(voice, model, records, output, source, overwrite)
 
 
-def edit(voice: Voice, path: str, direction: int, strength: str, source: str | None, n: int, condition: str | None, seed: int,
-         output: str, overwrite: bool) -> dict[str, Any]:
+def edit(voice: Voice, path: str, direction: int, strength: str, source: str | None, n: int | None, condition: str | None,
+         seed: int, output: str, overwrite: bool) -> dict[str, Any]:
     """Writes a strip for each record, moved along a direction by each strength."""
     if not first_rank():
         return {}
     strengths = _strengths(strength)
+    if source is not None and n is not None:
+        raise BadConfig("USAGE", "-n is for samples, and with --source there are none.", "Leave one of them out.")
+    n = SAMPLES if n is None else n
     model = Model.load(path)
     records = model.moved(direction, strengths, source, n, class_of(model, condition), seed)
     voice.problems(model.problems)

@@ -1,5 +1,6 @@
 """`verossim describe` and `verossim list`: what a model is, and what there is to choose from."""
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def _summary(shelf: Shelf, name: str) -> str:
 
 
 def _scalars(history: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(name.replace("_", " "), value) for name, value in history.items() if not isinstance(value, list | tuple | dict)]
+    told = {**history, "interrupted": history.get("interrupted") and signal.Signals(history["interrupted"]).name}
+    return [(name.replace("_", " "), value) for name, value in told.items()
+            if name in history and not isinstance(value, list | tuple | dict)]
 
 
 def _listed(values: list[Any] | None) -> str | None:

@@ -148,11 +148,12 @@ class Family(nn.Module, ABC):
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents (B, *latent) of x (B, *event), about standard normal. Raises NotInvertible from families without latents."""
         raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to encode into.",
-                            "A vae or a diffusion model has.")
+                            "A model of family vae, diffusion or gan has.")
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, *event) of latents (B, *latent), the way back of `encode`. Raises NotInvertible."""
-        raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to decode.", "A vae or a diffusion model has.")
+        raise NotInvertible("NO_LATENTS", f"{type(self).__name__} has no latents to decode.",
+                            "A model of family vae, diffusion or gan has.")
 
     def latents(self, noise: Noise) -> Tensor:
         """What samples of these streams begin from, (B, *latent). Raises NotInvertible from families without styles."""

@@ -25,6 +25,7 @@ from .storing import codec_from, codec_plain, codec_tensors, family_from, family
 __all__ = ["Model", "Scored", "features"]
 
 PROBLEMS = 1000  # remembered of one source
+FARTHEST = 1000  # deviations that styles may be moved by
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Model:
         Without a condition a conditional model draws the label too: the records are samples of P(X, Y). settings: those of
         the family's sampling, such as steps=18. Raises BadConfig CONFIG_KEY for others.
         """
-        if n < 1:
-            raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be at least 1.")
+        if not isinstance(n, int) or n < 1:
+            raise BadConfig("SETTING_RANGE", f"'n' is {n!r}; it should be a whole number from 1.")
         knobs = dict(vars(build(self.family.Sampling, settings, f"sampling by {type(self.family).__name__}")))
         knobs |= {name: self._other(knobs[name]) for name in self.family.beside if knobs[name] is not None}
         noise = Noise(check_seed(seed), n, first)
@@ -204,6 +205,10 @@ class Model:
               seed: int = 0) -> Records:
         """n samples of a seed, or the records of a source, each moved along a direction of styles by every strength, in
         deviations of styles along it: the records of one after those of another."""
+        for strength in strengths:
+            if not abs(strength) <= FARTHEST:
+                raise BadConfig("SETTING_RANGE", f"'strength' is {strength:g}; it should be from -{FARTHEST} to {FARTHEST}.",
+                                "Records of a few deviations are still like those learned from.")
         if source is None:
             noise = Noise(check_seed(seed), _number(n, "how many", 1))
             y = self._condition(condition, noise)

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,15 @@ def release_file(place: str | Path, provenance: Provenance, overwrite: bool = Fa
     with partial(target) as folder:
         made = folder / target.name
         yield made
-        write(folder / LIST, document(provenance, {target.name: _sha256(made)}))
+        before = _sha256(target) if target.is_file() else None
+        write(folder / LIST, document(provenance, {target.name: _sha256(made)}, before))
         (folder / LIST).replace(sidecar(target))  # first: no output is ever there without its provenance
         made.replace(target)
 
 
 def check_vacant(place: str | Path, overwrite: bool = False, file: bool = False) -> Path:
-    """Where outputs for `place` go, links followed. Raises CannotWrite OUT_EXISTS where something is that was not made here."""
+    """Where outputs for `place` go, links followed. Raises CannotWrite OUT_EXISTS where something is that was not made here, or
+    is not as it was made."""
     target = Path(os.path.realpath(place))
     if file and target.is_dir():
         raise CannotWrite("OUT_EXISTS", f"{printable(place)} is a folder, and the output is one file.", "Give a file's name.")
@@ -112,7 +114,7 @@ def check_vacant(place: str | Path, overwrite: bool = False, file: bool = False)
     if foreign and not overwrite:
         shown = ", ".join(map(printable, foreign[:SHOWN])) + (", ..." if len(foreign) > SHOWN else "")
         held = f"it holds {shown}, which was" if target.is_dir() else "it was"
-        raise CannotWrite("OUT_EXISTS", f"{printable(place)} is there already, and {held} not made by verossim.",
+        raise CannotWrite("OUT_EXISTS", f"{printable(place)} is there already, and {held} not made by verossim or was changed.",
                           "Choose another name, or say --overwrite.")
     return target
 
@@ -197,24 +199,35 @@ def _lines(pictures: Sequence[Image.Image], labels: Sequence[Any] | None, most: 
 
 
 def _foreign(target: Path) -> list[str]:
-    """What is at `target` and no provenance there lists."""
+    """What is at `target` and no provenance there lists, or lists as something else."""
     if target.is_dir():
         listed = _listed(target / LIST) or {}
-        return sorted(name for p in target.rglob("*") if not p.is_dir()
-                      and (name := str(p.relative_to(target))) not in listed and not (name == LIST and listed))
+        files = ((p, str(p.relative_to(target))) for p in target.rglob("*") if not p.is_dir())
+        return sorted(name for p, name in files if not _made(p, name, listed) and not (name == LIST and listed))
     if not os.path.lexists(target):
         return []
-    listed = _listed(sidecar(target)) or {}
-    return [] if target.name in listed else [target.name]
+    own = _said(sidecar(target))
+    unfinished = own.get("replaces") is not None and target.is_file() and _sha256(target) == own["replaces"]
+    return [] if unfinished or _made(target, target.name, own.get("outputs", {})) else [target.name]
+
+
+def _made(file: Path, name: str, listed: Mapping[str, str]) -> bool:
+    """Whether a file is as it was made."""
+    return name in listed and file.is_file() and _sha256(file) == listed[name]
 
 
 def _listed(path: Path) -> dict[str, str] | None:
     """The outputs that a provenance lists, name -> sha256; None where it is not there or not ours."""
+    return _said(path).get("outputs")
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """What a provenance says; nothing where it is not there or not ours."""
     try:
         said = json.loads(path.read_bytes())
-        return said["outputs"] if said["made_by"].startswith("verossim ") else None
+        return said if said["made_by"].startswith("verossim ") and isinstance(said["outputs"], dict) else {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return {}
 
 
 def _aside(target: Path) -> Path:

@@ -27,7 +27,7 @@ class Provenance:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def document(provenance: Provenance, outputs: Mapping[str, str]) -> bytes:
-    """The JSON that lies beside outputs; `outputs` gives each one's sha256 by name."""
-    said = {"made_by": MADE_BY, "synthetic": True, **vars(provenance), "outputs": dict(outputs)}
+def document(provenance: Provenance, outputs: Mapping[str, str], replaces: str | None = None) -> bytes:
+    """The JSON that lies beside outputs; `outputs` gives each one's sha256 by name, `replaces` that of the file before this."""
+    said = {"made_by": MADE_BY, "synthetic": True, **vars(provenance), "outputs": dict(outputs), "replaces": replaces}
     return (json.dumps(said, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

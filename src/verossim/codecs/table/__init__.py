@@ -123,7 +123,8 @@ class Table(Codec):
 
     def decode(self, x: Tensor, first: int = 0, known: Records | None = None) -> Records:
         """Records of x (B, D) in the Arrow types of training. `first` is the number of the first record, from which identifiers
-        count on. With `known`, parsed records, x gives only the cells that are missing there; all others stay as they are."""
+        count on. With `known`, parsed records, x gives only the cells that are missing there, identifiers aside; all others
+        stay as they are."""
         entries = x.detach().cpu().numpy()
         out: dict[str, pa.Array] = {}
         for column, (start, last) in zip(self.columns, self.places, strict=True):
@@ -131,8 +132,9 @@ class Table(Codec):
             if column.indicated:
                 missing = pa.array(entries[:, last + 1] > entries[:, last])
                 values = pc.if_else(missing, pa.scalar(None, values.type), values)
-            if known is not None:
-                values = pc.coalesce(known.columns[column.name], values)
+            if known is not None:  # an identifier that is missing is not to be guessed
+                given = known.columns[column.name]
+                values = given if column.kind == "identifier" else pc.coalesce(given, values)
             out[column.name] = column.render(values)
         return Records(out, "decoded", first)
 

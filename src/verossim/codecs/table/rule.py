@@ -57,8 +57,8 @@ def settle(seen: Evidence, missing: str, categories: int, bounds: str) -> Column
         return _words(seen, kind, categories, shared)
     tallies = seen.alive(seen.dates if kind == "date" else seen.numbers)
     if not tallies:
-        raise BadData("TAB_TYPE", f"Column '{printable(seen.name)}' is set to {kind}, but no cell of it can be read so.",
-                      "Take the setting back, or set another type.")
+        raise BadData("TAB_TYPE", f"Column '{printable(seen.name)}' is to be {kind}, but no cell of it can be read so.",
+                      "Give it finite values, leave it out, or set another type.")
     return _number(tallies[0], kind, bounds == "observed", seen.group == "text", shared)
 
 
