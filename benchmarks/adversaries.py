@@ -8,6 +8,7 @@ of 64.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,17 @@ def _begun(network: nn.Module, device: str) -> nn.Module:
     return network.to(device)
 
 
+def _pair(x: Tensor, width: int, seed: int, normalised: bool, rate: float, moments: tuple[float, float]) -> tuple[Any, ...]:
+    """Generator and critic of pictures like x, and an optimizer for each."""
+    torch.manual_seed(seed)
+    G, D = generator(x.shape[1], x.shape[2], width), critic(x.shape[1], x.shape[2], width, normalised)
+    nets = [_begun(net, str(x.device)) for net in (G, D)]
+    return *nets, *(torch.optim.Adam(net.parameters(), rate, moments) for net in nets)
+
+
 def dcgan(x: Tensor, seconds: float, width: int, seed: int, clock: Callable[[], float] = time.monotonic) -> nn.Module:
     """The generator after so many seconds by a clock, with its `seen` records and `parameters` of both networks."""
-    torch.manual_seed(seed)
-    G = _begun(generator(x.shape[1], x.shape[2], width), str(x.device))
-    D = _begun(critic(x.shape[1], x.shape[2], width, True), str(x.device))
-    of_G, of_D = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (G, D))
+    G, D, of_G, of_D = _pair(x, width, seed, True, 2e-4, (0.5, 0.999))
     began, seen, batch = clock(), 0, 128
     while clock() - began < seconds:
         real = x[torch.randint(len(x), (batch,), device=x.device)]
@@ -68,10 +74,7 @@ def dcgan(x: Tensor, seconds: float, width: int, seed: int, clock: Callable[[], 
 
 def wgan_gp(x: Tensor, seconds: float, width: int, seed: int, clock: Callable[[], float] = time.monotonic) -> nn.Module:
     """The same by the Wasserstein loss with a gradient penalty; seen counts records of the critic."""
-    torch.manual_seed(seed)
-    G = _begun(generator(x.shape[1], x.shape[2], width), str(x.device))
-    D = _begun(critic(x.shape[1], x.shape[2], width, False), str(x.device))
-    of_G, of_D = (torch.optim.Adam(net.parameters(), 1e-4, (0.0, 0.9)) for net in (G, D))
+    G, D, of_G, of_D = _pair(x, width, seed, False, 1e-4, (0.0, 0.9))
     began, seen, batch = clock(), 0, 64
     while clock() - began < seconds:
         for _ in range(CRITIC):

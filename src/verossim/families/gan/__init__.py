@@ -66,7 +66,7 @@ class GAN(LearnsByGradient):
     fewest = 8
     examined = 50
     signs = (
-        Sign(name="spread", low=0.4, cause="made records crowd around few of the real ones: the generator has collapsed",
+        Sign(name="spread", low=0.5, cause="made records crowd around few of the real ones: the generator has collapsed",
              remedies=("penalty", "penalty", "rate", "rollback")),
         Sign(name="diversity", low=0.5, cause="made records are too much alike: the generator has collapsed",
              remedies=("penalty", "penalty", "rate", "rollback")),
