@@ -101,7 +101,8 @@ def masked(pixels: np.ndarray) -> np.ndarray:
 def table(learned: list[Learned]) -> Table:
     """What was learned, a line a data set."""
     out = Table(title="Gaussians of each class, on real data", caption="bits per dimension and accuracy on records held out; "
-                "lower bits are better; base: one diagonal Gaussian a class")
+                "lower bits are better; base: one diagonal Gaussian a class", box=None, pad_edge=False, padding=(0, 1, 0, 0),
+                header_style="bold")
     for heading in HEADINGS:
         out.add_column(heading, justify="left" if heading in ("data", "mixture", "kind") else "right", no_wrap=True)
     for one in learned:
