@@ -60,7 +60,7 @@ def test_every_form_gives_the_sums_of_the_reference(monkeypatch, quadratic, dtyp
     units = torch.rand(700, generator=torch.Generator().manual_seed(1), dtype=F64) * 3
     monkeypatch.setattr(forms, "CHUNK_ROWS", (1, 300))  # three chunks, the last one short
     monkeypatch.setattr(kernel, "SLAB_ROWS", 400)
-    monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(quadratic, dtype, 700, D)))
+    monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(quadratic, dtype, 700)))
     near = 3e-6 if dtype == F32 else 1e-12
     for weights in (None, units):
         given = numbers, onehots, weights, components
@@ -73,15 +73,17 @@ def test_every_form_gives_the_sums_of_the_reference(monkeypatch, quadratic, dtyp
     assert torch.allclose(density, joint.logsumexp(dim=1), rtol=0, atol=100 * near)
 
 
+@pytest.mark.parametrize("D", [1, 3, 9])
 @pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("quadratic", [True, False])
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_threads(monkeypatch, dtype, full):
-    B, D = 40_000, 3
+def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_threads(monkeypatch, dtype, quadratic, full, D):
+    B = 40_000
     numbers, _, components = mixture(B, D, 4, full)
     units = torch.rand(B, generator=torch.Generator().manual_seed(1), dtype=F64)
-    monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(True, dtype, B, D)))
-    monkeypatch.setattr(kernel, "COMPILED_ROWS", 1)
-    near = 3e-6 if dtype == F32 else 1e-11
+    monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(quadratic, dtype, B)))
+    monkeypatch.setattr(kernel, "COMPILED_NUMBERS", 1)
+    near = 6e-8 * kernel._growth(components)[0 if quadratic else 1] if dtype == F32 else 1e-11
     for weights in (None, units):
         found = kernel.sums(numbers, None, weights, components)
         assert apart(found, reference.sums(numbers, None, weights, components)) < near
@@ -93,13 +95,12 @@ def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_thre
 
 
 def test_large_data_of_few_numbers_take_the_compiled_pass_and_nothing_else_does(monkeypatch):
-    seen = []
-    monkeypatch.setattr(compiled, "sums", lambda x, *a: seen.append(len(x)) or tuple(torch.zeros(s, dtype=F64) for s in
-                                                                                  ((2,), (2, 2), (2, 2, 2), ())))
-    for B, D, S in ((1000, 2, 0), (1 << 17, 2, 0), (1 << 17, 2, 2), (1 << 17, 5, 0)):
-        numbers, onehots, components = mixture(B, D, 2, S=S)
+    seen, really = [], compiled.sums
+    monkeypatch.setattr(compiled, "sums", lambda x, *a: seen.append(tuple(x.shape)) or really(x, *a))
+    for B, D, K, S in ((1000, 2, 2, 0), (1 << 17, 2, 2, 0), (1 << 17, 2, 2, 2), (1 << 16, 10, 2, 0), (1 << 17, 2, 700, 0)):
+        numbers, onehots, components = mixture(B, D, K, S=S)
         kernel.sums(numbers, onehots, None, components)
-    assert seen == [1 << 17]
+    assert seen == [(1 << 17, 2)]
 
 
 @pytest.mark.parametrize("thin", [1.0, 0.01, 0.001])

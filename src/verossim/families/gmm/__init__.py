@@ -145,8 +145,7 @@ class GMM(LearnsByStatistics):
         mixture = self.mixture()
         least, most = batch.units.aminmax() if len(batch.units) else (0, 0)
         weighted = not least == most == 1
-        none = None if onehots is None else onehots[:0]
-        total = self.covariance.sums(numbers[:0], none, None, mixture, self.noise, self.config.precision)
+        total: dict[str, Tensor] = {}
         for part in parts(self.entries, self.inner(numbers), onehots, batch.condition, K, J):
             conditional, components, noise = part.prepared(self.covariance, mixture, self.noise)
             units = batch.units[part.rows] if weighted else None
@@ -158,7 +157,8 @@ class GMM(LearnsByStatistics):
             records = len(part.numbers) if units is None else units.double().sum()
             sums["log_likelihood"] = sums["log_likelihood"] + records * self._volume(part)
             for name, value in sums.items():
-                total[name][part.components if value.ndim else ...] += value
+                whole = total.setdefault(name, value.new_zeros((J, *value.shape[1:]) if value.ndim else ()))
+                whole[part.components if value.ndim else ...] += value
         return {**total, "units": batch.units.double().sum() if weighted else torch.tensor(float(len(batch.units))).double()}
 
     def absorb(self, statistics: dict[str, Tensor]) -> float:

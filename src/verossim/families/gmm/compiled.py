@@ -1,17 +1,18 @@
 """One compiled pass over records of few numbers (numba): the E-step's sums without writing responsibilities anywhere.
 
 A slab of records goes block by block through buffers that stay in the first-level cache, feature by feature, so that
-every inner loop runs over records and becomes vector instructions:
+every inner loop runs over records and becomes vector instructions. In bits, for one of the two `forms` of the log density:
 
-    y = R_k'(x - mu_k)     log p_k = c_k - |y|^2 / 2     r_k = p_k / sum_j p_j     sums of r, r y, r y y'
+    log p_k = theta_k . phi(x)                 r_k = p_k / sum_j p_j        sums of r, r phi             quadratic
+    y = W_k x + b_k     log p_k = c_k - |y|^2 / 2 ln 2                      sums of r, r y, r y y'       whitened
 
 The compiled pass holds no lock, so slabs run on threads side by side; what is added up over blocks is float64.
 Import this module only where numba is there.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -19,66 +20,104 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .forms import constants
-from .reference import Components
+from .forms import LOG2_E, Quadratic, Whitened
 from .slabs import over_slabs, slabs
 
 __all__ = ["log_density", "sums"]
 
-SLAB = 1 << 16  # records
-BLOCK = 512  # records: the buffers of a block are a few KiB a component
+SLAB = 1 << 17  # numbers of a slab's records
+CACHE = 1 << 15  # bytes of a block's buffers
+BLOCK = 64, 512  # records
+ALONE = 1 << 18  # multiplications that a linear algebra library does without threads of its own
+SQUARED = math.sqrt(0.5 * LOG2_E)  # y times it has squares in bits
 Array = NDArray[Any]
+T = TypeVar("T")
 NONE = np.empty(0)
 
-#: exp: below the first it is e^-69, which is nothing beside 1 and no subnormal number, which would be slow; then 1 / ln 2, a
-#: number that adding and taking away rounds to whole, -ln 2, Taylor's 1 / n!. Constants come as arrays of the type that is
-#: computed in: a literal would turn float32 into float64. |rest| <= ln 2 / 2, so that 8 terms leave 5e-9 and 12 leave 6e-15.
-TAYLOR = [1 / math.factorial(n) for n in range(12)]
-EXP = {torch.float32: np.array([-69.0, 1 / math.log(2), 1.5 * 2 ** 23, -math.log(2), *TAYLOR[:8]], np.float32),
-       torch.float64: np.array([-69.0, 1 / math.log(2), 1.5 * 2 ** 52, -math.log(2), *TAYLOR], np.float64)}
-#: Bias of the exponent and the place of its lowest bit, to write 2^n as bits.
-BITS = {torch.float32: np.array([127, 2 ** 23], np.int32), torch.float64: np.array([1023, 2 ** 52], np.int64)}
+#: 2^x: below the first it is 2^-100, which is nothing beside 1 and no subnormal number, which would be slow; then a number that
+#: adding and taking away rounds to whole, and Taylor's ln(2)^n / n!. Constants come as arrays of the type that is computed
+#: in: a literal would turn float32 into float64. |rest| <= 1/2, so that 8 terms leave 5e-9 and 12 leave 6e-15.
+TAYLOR = [math.log(2) ** n / math.factorial(n) for n in range(12)]
+EXP2 = {torch.float32: np.array([-100.0, 1.5 * 2 ** 23, *TAYLOR[:8]], np.float32),
+        torch.float64: np.array([-100.0, 1.5 * 2 ** 52, *TAYLOR], np.float64)}
+#: The place of the exponent's lowest bit, to add to it.
+PLACE = {torch.float32: np.array([2 ** 23], np.int32), torch.float64: np.array([2 ** 52], np.int64)}
 
 
-def sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """count (K,), first (K, D), second (K, D, D) or (K, D) of y, and sum of units log p(x) (), float64.
+def sums(numbers: Tensor, units: Tensor | None, form: Quadratic | Whitened) -> tuple[list[Tensor], Tensor]:
+    """What `form.sums` takes: the sums that it gathers, float64, and the sum of units log2 p(x), ().
 
-    numbers (B, D); units (B,) or None; dtype float32 or float64 is what is computed in.
+    numbers (B, D); units (B,) or None, one each.
     """
-    K, D = components.means.shape
-    x, parameters = numbers.contiguous().numpy(), _parameters(components, dtype, numbers.dtype)
+    compiled = _compiled(form, numbers.dtype)
     weights = NONE if units is None else units.double().numpy()
 
-    def slab(rows: slice) -> Array:
-        found = np.zeros((K + 1, 1 + D + D * D))
-        _pass(x[rows], weights[rows], *parameters, found[:K], found[K, :1], NONE)
-        return found
-    total = torch.from_numpy(sum(over_slabs(slab, slabs(len(x), SLAB))))
-    second = total[:K, 1 + D:].view(K, D, D)
-    full = components.roots.ndim == 3
-    second = second.tril() + second.tril(-1).mT if full else second.diagonal(dim1=1, dim2=2)
-    return total[:K, 0], total[:K, 1:1 + D], second, total[K, 0]
+    def slab(rows: slice, x: Array) -> tuple[Array, Array]:
+        found, bits = np.zeros(compiled.moments), np.zeros(1)
+        compiled.run(x, weights[rows], found, bits, NONE)
+        return found, bits
+    found, bits = (torch.from_numpy(sum(each)) for each in zip(*_over(slab, numbers), strict=True))
+    return compiled.gathered(found), bits[0]
 
 
-def log_density(numbers: Tensor, components: Components, dtype: torch.dtype, out: Tensor) -> Tensor:
-    """log p(x) into `out` (B,) float64, which is returned; arguments as for `sums`."""
-    x, density, parameters = numbers.contiguous().numpy(), out.numpy(), _parameters(components, dtype, numbers.dtype)
-
-    def slab(rows: slice) -> None:
-        _pass(x[rows], NONE, *parameters, NONE[:, None], np.zeros(1), density[rows])
-    list(over_slabs(slab, slabs(len(x), SLAB)))
-    return out
+def log_density(numbers: Tensor, form: Quadratic | Whitened, out: Tensor) -> None:
+    """log2 p(x) into `out` (B,) float64."""
+    compiled = _compiled(form, numbers.dtype)
+    density = out.numpy()
+    list(_over(lambda rows, x: compiled.run(x, NONE, NONE[:, None], np.zeros(1), density[rows]), numbers))
 
 
-def _parameters(components: Components, dtype: torch.dtype, given: torch.dtype) -> tuple[Any, ...]:
-    """Shift in the wider of `dtype` and the type `given` of the numbers; m = means - shift, lower triangular R' and c in
-    `dtype`; whether R is full; and what exp needs."""
-    R = components.roots
-    full = R.ndim == 3
-    shift = components.shift.to(dtype).double()
-    arrays = components.means - shift, R.mT if full else R.diag_embed(), constants(components)
-    return (shift.to(torch.promote_types(given, dtype)).numpy(), *(a.to(dtype).contiguous().numpy() for a in arrays), full,
-            EXP[dtype], BITS[dtype])
+def _over(work: Callable[[slice, Array], T], numbers: Tensor) -> Iterator[T]:
+    x = numbers.contiguous().numpy()
+    return over_slabs(lambda rows: work(rows, x[rows]), slabs(len(x), SLAB // x.shape[1]))
+
+
+class _Compiled:
+    """A form's parameters as its compiled `function` takes them; the sums that it finds have the shape `moments`."""
+
+    function: Any
+    moments: tuple[int, int]
+
+    def __init__(self, form: Any, given: torch.dtype, K: int, width: int, *parts: Tensor):
+        self.form, (least, most) = form, BLOCK
+        fits = min(CACHE // ((width + 2 * K) * form.dtype.itemsize), ALONE // (K * width)) // least * least
+        shift = form.shift.to(torch.promote_types(given, form.dtype))
+        self.parameters = (*(part.numpy() for part in (shift, *parts)), EXP2[form.dtype], PLACE[form.dtype],
+                           max(least, min(most, fits)))
+
+    def run(self, x: Array, units: Array, found: Array, bits: Array, density: Array) -> None:
+        """Adds a slab of records to found (moments) and bits (1,), or writes density (b,) where that is not empty."""
+        self.function(x, units, *self.parameters, found, bits, density)
+
+
+class _CompiledQuadratic(_Compiled):
+    def __init__(self, form: Quadratic, given: torch.dtype):
+        (K, P), self.function = form.theta.shape, _quadratic
+        super().__init__(form, given, K, P, form.theta, torch.stack([form.i, form.j]))
+        self.moments = P, K
+
+    def gathered(self, found: Tensor) -> list[Tensor]:
+        """What was found as the form's own `gathered` gives it."""
+        return [found]
+
+
+class _CompiledWhitened(_Compiled):
+    def __init__(self, form: Whitened, given: torch.dtype):
+        K, D, self.function = form.K, form.D, _whitened
+        W, bias = form.W.view(K, D, -1) * SQUARED, form.bias.view(K, D) * SQUARED
+        super().__init__(form, given, K, 2 * D, form.constants[:, 0], W, bias)
+        self.moments = K, 1 + D + D * D
+
+    def gathered(self, found: Tensor) -> list[Tensor]:
+        """What was found as the form's own `gathered` gives it."""
+        D = self.form.D
+        second = found[:, 1 + D:].view(-1, D, D)
+        second = second.tril() + second.tril(-1).mT if self.form.full else second.diagonal(dim1=1, dim2=2)
+        return [found[:, 0], found[:, 1:1 + D] / SQUARED, second / SQUARED ** 2, found.new_zeros(len(found), 0)]
+
+
+def _compiled(form: Quadratic | Whitened, given: torch.dtype) -> _CompiledQuadratic | _CompiledWhitened:
+    return _CompiledQuadratic(form, given) if isinstance(form, Quadratic) else _CompiledWhitened(form, given)
 
 
 def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -91,48 +130,74 @@ def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
-@_jit(fastmath={"contract"})
-def _exponentials(x: Array, whole: Array, power: Array, e: Array, bits: Array) -> None:
-    """exp(x) in place, for x (b,) <= 0: 2^n exp(rest), n = round(x / ln 2). whole, power (b,): room to work."""
-    least, per, magic, ln2 = e[0], e[1], e[2], e[3]
-    a0, a1, a2, a3, a4, a5, a6, a7 = e[4], e[5], e[6], e[7], e[8], e[9], e[10], e[11]
-    bias, place = bits[0], bits[1]
-    whole_bits, power_bits = whole.view(bits.dtype), power.view(bits.dtype)
+elementwise = _jit(fastmath={"contract"})
+summing = _jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
+
+
+@elementwise
+def _exp2(x: Array, whole: Array, e: Array, place: Array) -> None:
+    """2^x in place, for x (b,) <= 0: 2^n 2^rest, n = round(x), which is added to the exponent's bits. whole (b,): room."""
+    least, magic, a0, a1, a2, a3, a4, a5, a6, a7 = e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9]
+    lowest = place[0]
+    x_bits, whole_bits = x.view(place.dtype), whole.view(place.dtype)
     for i in range(len(x)):
         x[i] = least if x[i] < least else x[i]
-        whole[i] = x[i] * per + magic
-    for i in range(len(x)):
-        power_bits[i] = (whole_bits[i] + bias) * place
-    if len(e) == 12:
+        whole[i] = x[i] + magic
+    if len(e) == 10:
         for i in range(len(x)):
-            r = x[i] + (whole[i] - magic) * ln2
+            r = x[i] - (whole[i] - magic)
             r2 = r * r
             low, high = (a0 + r * a1) + r2 * (a2 + r * a3), (a4 + r * a5) + r2 * (a6 + r * a7)
-            x[i] = (low + r2 * r2 * high) * power[i]
-        return
-    a8, a9, a10, a11 = e[12], e[13], e[14], e[15]
+            x[i] = low + r2 * r2 * high
+    else:
+        a8, a9, a10, a11 = e[10], e[11], e[12], e[13]
+        for i in range(len(x)):
+            r = x[i] - (whole[i] - magic)
+            low = a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))
+            high = a6 + r * (a7 + r * (a8 + r * (a9 + r * (a10 + r * a11))))
+            r2 = r * r
+            x[i] = low + r2 * r2 * r2 * high
     for i in range(len(x)):
-        r = x[i] + (whole[i] - magic) * ln2
-        low = a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))
-        high = a6 + r * (a7 + r * (a8 + r * (a9 + r * (a10 + r * a11))))
-        r2 = r * r
-        x[i] = (low + r2 * r2 * r2 * high) * power[i]
+        x_bits[i] += whole_bits[i] * lowest
 
 
-@_jit(fastmath={"contract"})
-def _whitened(x: Array, m: Array, root: Array, full: bool, y: Array) -> None:
-    """y = R'(x - m), for x, y (D, b), m (D,), root R' (D, D) lower triangular."""
+@elementwise
+def _centred(numbers: Array, shift: Array, x: Array) -> None:
+    """x (D, b) = numbers (b, D) - shift."""
     D, b = x.shape
     for d in range(D):
         for i in range(b):
-            y[d, i] = root[d, d] * (x[d, i] - m[d])
+            x[d, i] = numbers[i, d] - shift[d]
+
+
+@elementwise
+def _features(x: Array, pairs: Array, one: float, phi: Array) -> None:
+    """phi = (x_i x_j, x, 1), for x (D, b), pairs (2, Q) of i and j."""
+    (D, b), Q = x.shape, pairs.shape[1]
+    for q in range(Q):
+        left, right = x[pairs[0, q]], x[pairs[1, q]]
+        for i in range(b):
+            phi[q, i] = left[i] * right[i]
+    phi[Q:Q + D] = x
+    phi[Q + D] = one
+
+
+@elementwise
+def _whitening(x: Array, W: Array, bias: Array, y: Array) -> None:
+    """y = W x + bias, for x, y (D, b), W (D, D) lower triangular, or its diagonal (D, 1)."""
+    D, b = x.shape
+    full = W.shape[1] > 1
+    for d in range(D):
+        w = W[d, d if full else 0]
+        for i in range(b):
+            y[d, i] = w * x[d, i] + bias[d]
         for j in range(d if full else 0):
             for i in range(b):
-                y[d, i] += root[d, j] * (x[j, i] - m[j])
+                y[d, i] += W[d, j] * x[j, i]
 
 
-@_jit(fastmath={"contract", "reassoc", "nsz"})
-def _moments(r: Array, y: Array, full: bool, z: Array, found: Array) -> None:
+@summing
+def _whitened_sums(r: Array, y: Array, full: bool, z: Array, found: Array) -> None:
     """Adds sums of r, r y and r y y' (lower triangle, or its diagonal), for r (b,), y (D, b); z (b,): room to work."""
     D, b = y.shape
     s = r[0] - r[0]
@@ -153,9 +218,9 @@ def _moments(r: Array, y: Array, full: bool, z: Array, found: Array) -> None:
             found[1 + D + d * D + j] += s
 
 
-@_jit(fastmath={"reassoc", "nsz"})
+@summing
 def _sum_of_logs(top: Array, total: Array) -> float:
-    """Sum of top + log(total), with one logarithm for 32 totals: each is from 1 to K, so that their product is in range."""
+    """Sum of top + log2(total), with one logarithm for 32 totals: each is from 1 to K, so that their product is in range."""
     found = 0.0
     for i in range(len(top)):
         found += top[i]
@@ -163,56 +228,84 @@ def _sum_of_logs(top: Array, total: Array) -> float:
         product = 1.0
         for i in range(first, min(first + 32, len(total))):
             product *= total[i]
-        found += math.log(product)
+        found += math.log2(product)
     return found
 
 
-@_jit(fastmath={"contract"})
-def _pass(numbers: Array, units: Array, shift: Array, means: Array, roots: Array, constants: Array, full: bool, e: Array,
-          bits: Array, found: Array, log_likelihood: Array, density: Array) -> None:
-    """The records of a slab, block by block; found (K, 1 + D + D D) or empty, density (b,) or empty."""
-    K, D = means.shape
-    kind = means.dtype
-    half = e[6]
-    for first in range(0, len(numbers), BLOCK):
-        b = min(BLOCK, len(numbers) - first)
+@elementwise
+def _shares(p: Array, units: Array, top: Array, total: Array, whole: Array, e: Array, place: Array, density: Array) -> float:
+    """log2 p_k (K, b) become units p_k / sum_j p_j; returns the sum of units log2 p(x), or writes density."""
+    K, b = p.shape
+    top[:] = p[0]
+    for k in range(1, K):
+        for i in range(b):
+            top[i] = top[i] if p[k, i] <= top[i] else p[k, i]
+    for k in range(K):
+        for i in range(b):
+            p[k, i] -= top[i]
+    _exp2(p.reshape(-1), whole, e, place)
+    total[:] = p[0]
+    for k in range(1, K):
+        for i in range(b):
+            total[i] += p[k, i]
+    found = 0.0
+    if len(density):
+        for i in range(b):
+            density[i] = top[i] + math.log2(total[i])
+    elif len(units):
+        for i in range(b):
+            found += units[i] * (top[i] + math.log2(total[i]))
+            total[i] = units[i] / total[i]
+    else:
+        found = _sum_of_logs(top, total)
+        for i in range(b):
+            total[i] = e[2] / total[i]
+    for k in range(0 if len(density) else K):
+        for i in range(b):
+            p[k, i] *= total[i]
+    return found
+
+
+@elementwise
+def _quadratic(numbers: Array, units: Array, shift: Array, theta: Array, pairs: Array, e: Array, place: Array, block: int,
+               found: Array, bits: Array, density: Array) -> None:
+    """The records of a slab, block by block; found (P, K) and bits (1,), or density (b,) where that is not empty."""
+    (K, P), D, kind = theta.shape, len(shift), theta.dtype
+    part = np.empty((P, K), kind)
+    for first in range(0, len(numbers), block):
+        b = min(block, len(numbers) - first)
+        here = slice(first, first + b)
+        x, phi, p = np.empty((D, b), kind), np.empty((P, b), kind), np.empty((K, b), kind)
+        top, total, whole = np.empty(b, kind), np.empty(b, kind), np.empty(K * b, kind)
+        _centred(numbers[here], shift, x)
+        _features(x, pairs, e[2], phi)
+        np.dot(theta, phi, p)
+        bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
+        if not len(density):
+            np.dot(phi, p.T, part)
+            for f in range(P):
+                for k in range(K):
+                    found[f, k] += part[f, k]
+
+
+@elementwise
+def _whitened(numbers: Array, units: Array, shift: Array, constants: Array, W: Array, bias: Array, e: Array, place: Array,
+              block: int, found: Array, bits: Array, density: Array) -> None:
+    """The records of a slab, block by block; found (K, 1 + D + D D) and bits (1,), or density (b,) where that is not empty."""
+    (K, D, width), kind = W.shape, W.dtype
+    for first in range(0, len(numbers), block):
+        b = min(block, len(numbers) - first)
+        here = slice(first, first + b)
         x, y, p = np.empty((D, b), kind), np.empty((D, b), kind), np.empty((K, b), kind)
-        top, total, whole, power = np.empty(b, kind), np.zeros(b, kind), np.empty(b, kind), np.empty(b, kind)
-        for d in range(D):
-            for i in range(b):
-                x[d, i] = numbers[first + i, d] - shift[d]
+        top, total, whole = np.empty(b, kind), np.empty(b, kind), np.empty(K * b, kind)
+        _centred(numbers[here], shift, x)
         for k in range(K):
-            _whitened(x, means[k], roots[k], full, y)
-            for i in range(b):
-                p[k, i] = constants[k]
+            _whitening(x, W[k], bias[k], y)
+            p[k] = constants[k]
             for d in range(D):
                 for i in range(b):
-                    p[k, i] -= half * y[d, i] * y[d, i]
-        top[:] = p[0]
-        for k in range(1, K):
-            for i in range(b):
-                top[i] = top[i] if p[k, i] <= top[i] else p[k, i]
-        for k in range(K):
-            for i in range(b):
-                p[k, i] -= top[i]
-            _exponentials(p[k], whole, power, e, bits)
-            for i in range(b):
-                total[i] += p[k, i]
-        if len(density):
-            for i in range(b):
-                density[first + i] = top[i] + math.log(total[i])
-        if not len(found):
-            continue
-        if len(units):
-            for i in range(b):
-                log_likelihood[0] += units[first + i] * (top[i] + math.log(total[i]))
-                total[i] = units[first + i] / total[i]
-        else:
-            log_likelihood[0] += _sum_of_logs(top, total)
-            for i in range(b):
-                total[i] = e[4] / total[i]
-        for k in range(K):
-            for i in range(b):
-                p[k, i] *= total[i]
-            _whitened(x, means[k], roots[k], full, y)
-            _moments(p[k], y, full, whole, found[k])
+                    p[k, i] -= y[d, i] * y[d, i]
+        bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
+        for k in range(0 if len(density) else K):
+            _whitening(x, W[k], bias[k], y)
+            _whitened_sums(p[k], y, width > 1, top, found[k])

@@ -52,10 +52,11 @@ class Quadratic:
         self.slip = self.shift - components.shift
         m, R = components.means - self.shift, components.roots
         K, D = m.shape
-        self.full = R.ndim == 3
+        self.full, self.dtype = R.ndim == 3, dtype
         precision = R @ R.mT if self.full else R.square()
         step = max(1, round(math.sqrt(D) / 2))
         self.steps = [(i, min(i + step, D)) for i in range(0, D, step)] if self.full else []
+        self.i = self.j = torch.arange(D)
         if self.full:
             made = torch.arange(D) >= torch.arange(D)[:, None] // step * step
             self.i, self.j = torch.where(made)
@@ -135,7 +136,7 @@ class Whitened:
         self.shift = components.shift.to(dtype).double()
         R, m = components.roots, components.means - self.shift
         self.K, self.D = K, D = m.shape
-        self.full = R.ndim == 3
+        self.full, self.dtype = R.ndim == 3, dtype
         if self.full:
             self.W = R.mT.reshape(K * D, D).to(dtype)
             self.bias = -(R.mT @ m[:, :, None]).reshape(K * D, 1).to(dtype)

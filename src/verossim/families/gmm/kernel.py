@@ -14,7 +14,8 @@ u the unit roundoff (6e-8 in float32, 1.1e-16 in float64) a log density errs at 
 The same numbers bound the relative error of a covariance that is made from the sums, seen along its own axes. Where the
 first is too much, because a component is thin and far from the middle, the second or float64 takes over; of the ways that
 are good enough the cheapest is taken, by operations counted. Large D goes whitened as phi grows out of the cache.
-With D <= 4 and many records one compiled pass (`compiled`, with numba) does it without writing responsibilities anywhere.
+Where phi is short and records are many, one compiled pass (`compiled`, with numba) does it without writing responsibilities
+anywhere: torch's operations would be so short there that a second thread gives little.
 
 Products are float32 or float64 (`forms`); what is added up over slabs of records, each on a thread (`slabs`), is float64.
 """
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .forms import LOG2_E, Form, Quadratic, Whitened, deviations, unwhitened
+from .forms import LOG2_E, Form, Quadratic, Whitened, deviations
 from .reference import Components, Sums
 from .slabs import over_slabs, slabs
 
@@ -43,7 +44,8 @@ SLAB_SUMS = 1 << 21  # sums of which each slab may hold its own; with more there
 BUILDING, SPILLED = 40.0, 100.0  # what one entry of phi takes, in operations of a matrix product: in the cache, and beyond
 WALKING = 60.0  # the same for the passes over one entry of y
 IN_CACHE, AT_MOST = 1 << 13, 1 << 15  # entries of phi: beyond the second they take too much memory
-COMPILED_ROWS, COMPILED_D = 1 << 17, 4  # fewer records do not repay loading the compiler
+COMPILED_NUMBERS = 1 << 18  # fewer do not repay loading the compiler
+COMPILED_FEATURES = 1 << 6, 1 << 12  # of a component and of all: with more, products are left to torch
 GROWTH_ENTRIES = 1 << 22  # of the matrices that are looked at in one go
 NOTHING = -100.0  # bits: a share below it counts as 0; subnormal numbers would slow a product down tenfold
 EXACT_ROWS = 256  # this few are done in float64, centred, without a thought
@@ -57,8 +59,13 @@ def sums(numbers: Tensor, onehots: Tensor | None, units: Tensor | None, componen
     "auto" takes float64 for float64 numbers, and for float32 numbers the cheapest that errs by less than 1e-4 nats.
     """
     way = _Way.best(numbers, components, precision, passes=2)
-    found = _compiled_sums(numbers, units, components, way.dtype) if way.compiled(onehots) else \
-        _summed(way.form(components), numbers, onehots, units, components)
+    form = way.form(components)
+    if _compiles(numbers, onehots, components):
+        from . import compiled
+        gathered, bits = compiled.sums(numbers, units, form)
+    else:
+        gathered, bits = _summed(form, numbers, onehots, units, components)
+    found = form.sums(gathered, bits / LOG2_E)
     if way.dtype == F32 and not found.log_likelihood.isfinite():  # a record so far away that its squares overflow
         return sums(numbers, onehots, units, components, "float64")
     return found
@@ -80,17 +87,15 @@ def log_joint(numbers: Tensor, onehots: Tensor | None, components: Components, p
 def log_density(numbers: Tensor, onehots: Tensor | None, components: Components, precision: str = "auto") -> Tensor:
     """log p(x) = log sum_k w_k p_k(x), (B,) float64; arguments as for `sums`."""
     way = _Way.best(numbers, components, precision, passes=1)
-    out = numbers.new_empty(len(numbers), dtype=F64)
-    if way.compiled(onehots):
+    out, form = numbers.new_empty(len(numbers), dtype=F64), way.form(components)
+    if _compiles(numbers, onehots, components):
         from . import compiled
-        compiled.log_density(numbers, components, way.dtype, out)
-        return _mended(out, way, numbers, onehots, components, log_density)
-    form = way.form(components)
-
-    def slab(rows: slice) -> None:
-        for chunk, log_p in _chunks(form, numbers, onehots, rows):
-            out[chunk] = _exponentials(log_p)[0]
-    list(over_slabs(slab, _slabs(form, len(numbers), components)))
+        compiled.log_density(numbers, form, out)
+    else:
+        def slab(rows: slice) -> None:
+            for chunk, log_p in _chunks(form, numbers, onehots, rows):
+                out[chunk] = _exponentials(log_p)[0]
+        list(over_slabs(slab, _slabs(form, len(numbers), components)))
     return _mended(out.div_(LOG2_E), way, numbers, onehots, components, log_density)
 
 
@@ -102,8 +107,9 @@ def _mended(out: Tensor, way: "_Way", numbers: Tensor, onehots: Tensor | None, c
     return out
 
 
-def _summed(form: Form, numbers: Tensor, onehots: Tensor | None, units: Tensor | None, components: Components) -> Sums:
-    """The sums by matrix products, slab by slab."""
+def _summed(form: Form, numbers: Tensor, onehots: Tensor | None, units: Tensor | None,
+            components: Components) -> tuple[list[Tensor], Tensor]:
+    """What `form.sums` takes, by matrix products, slab by slab: what the form gathers, and the sum of units log2 p(x)."""
     def slab(rows: slice) -> list[Tensor]:
         bits = numbers.new_zeros((), dtype=F64)
         for chunk, log_p in _chunks(form, numbers, onehots, rows):
@@ -123,7 +129,7 @@ def _summed(form: Form, numbers: Tensor, onehots: Tensor | None, units: Tensor |
         for total, part in zip(totals, more, strict=True):
             np.add(total.numpy(), part.numpy(), out=total.numpy())  # torch would call its threads away from the slabs
     *gathered, bits = totals
-    return form.sums(gathered, bits / LOG2_E)
+    return gathered, bits
 
 
 def _slabs(form: Form, B: int, components: Components) -> list[slice]:
@@ -146,47 +152,42 @@ def _exponentials(log_p: Tensor) -> tuple[Tensor, Tensor]:
     return total.log2().add_(top), total
 
 
-def _compiled_sums(numbers: Tensor, units: Tensor | None, components: Components, dtype: torch.dtype) -> Sums:
-    from . import compiled
-    count, first, second, log_likelihood = compiled.sums(numbers, units, components, dtype)
-    return Sums(count, *unwhitened(count, first, second, components), count.new_zeros(len(count), 0), log_likelihood)
-
-
 @dataclass(frozen=True)
 class _Way:
-    """How the products are to be done: quadratic or whitened, in which type."""
+    """How the products of B records are to be done: quadratic or whitened, in which type."""
 
     quadratic: bool
     dtype: torch.dtype
     B: int
-    D: int
 
     @staticmethod
     def best(numbers: Tensor, components: Components, precision: str, passes: int) -> "_Way":
         """The cheapest way that is accurate enough; passes: 1 for densities, 2 where sums are gathered too."""
         (B, D), K = numbers.shape, len(components.means)
         if B <= EXACT_ROWS:
-            return _Way(False, F64, B, D)
+            return _Way(False, F64, B)
         if precision == "auto":
             dtypes = (F32, F64) if numbers.dtype == F32 else (F64,)
         else:
             dtypes = ({"float32": F32, "float64": F64}[precision],)
-        full = components.roots.ndim == 3
-        P = D * (D + 1) // 2 if full else D
+        P, full = components.products, components.roots.ndim == 3
         work = {True: P * (2 * K * passes + (BUILDING if P <= IN_CACHE else SPILLED)) if P <= AT_MOST else math.inf,
                 False: K * D * passes * (2 * D * full + WALKING)}
         growth = dict(zip((True, False), _growth(components), strict=True))
-        ways = [(work[quadratic] * dtype.itemsize, _Way(quadratic, dtype, B, D)) for dtype in dtypes for quadratic in work
+        ways = [(work[quadratic] * dtype.itemsize, _Way(quadratic, dtype, B)) for dtype in dtypes for quadratic in work
                 if growth[quadratic] * torch.finfo(dtype).eps / 2 <= TOLERANCE[dtype]]
-        return min(ways, key=lambda way: way[0])[1] if ways else _Way(False, dtypes[-1], B, D)
+        return min(ways, key=lambda way: way[0])[1] if ways else _Way(False, dtypes[-1], B)
 
-    def compiled(self, onehots: Tensor | None) -> bool:
-        """Whether the compiled pass is to do it: it depends on sizes alone, so that a run repeats itself."""
-        return onehots is None and self.B >= COMPILED_ROWS and 0 < self.D <= COMPILED_D and find_spec("numba") is not None
-
-    def form(self, components: Components) -> Form:
+    def form(self, components: Components) -> Quadratic | Whitened:
         """The parameters in that form."""
         return (Quadratic if self.quadratic else Whitened)(components, self.dtype, self.B)
+
+
+def _compiles(numbers: Tensor, onehots: Tensor | None, components: Components) -> bool:
+    """Whether the compiled pass is to do it: it depends on sizes alone, so that a run repeats itself."""
+    each, (most, most_in_all) = components.products + numbers.shape[1] + 1, COMPILED_FEATURES
+    return onehots is None and numbers.numel() >= COMPILED_NUMBERS and each <= most and \
+        each * len(components.means) <= most_in_all and find_spec("numba") is not None
 
 
 def _growth(components: Components) -> tuple[float, float]:

@@ -32,6 +32,12 @@ class Components:
     logits: Tensor
     shift: Tensor
 
+    @property
+    def products(self) -> int:
+        """How many products x_i x_j a log density is made of."""
+        D = self.means.shape[1]
+        return D * (D + 1) // 2 if self.roots.ndim == 3 else D
+
     def part(self, which: slice) -> "Components":
         """Some of the components, in order."""
         return replace(self, log_weights=self.log_weights[which], means=self.means[which], roots=self.roots[which],
