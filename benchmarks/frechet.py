@@ -148,6 +148,13 @@ def theirs(pictures: np.ndarray, seconds: float, width: int, layers: int, drawn:
     return (drawings[..., 0] if channels == 1 else drawings).numpy(), {**told, "sampling": time.monotonic() - began}
 
 
+def runners(text: str) -> list[str]:
+    """Who is to run, of names between commas."""
+    if unknown := set(text.split(",")) - {"verossim", "vae", "diffusers"}:
+        raise argparse.ArgumentTypeError(f"nobody is called {', '.join(unknown)}")
+    return text.split(",")
+
+
 def main() -> None:
     """Trains both, draws from both, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,7 +163,7 @@ def main() -> None:
     parser.add_argument("--peer-layers", type=int, default=1)
     parser.add_argument("--data", choices=("fashion", "emoji"), default="fashion")
     parser.add_argument("--size", type=int, default=32, help="pixels of emoji")
-    parser.add_argument("--who", default="verossim,diffusers")
+    parser.add_argument("--who", type=runners, default="verossim,diffusers")
     parser.add_argument("--drawn", type=int, default=2000)
     asked = parser.parse_args()
     fashionable = asked.data == "fashion"
@@ -174,10 +181,10 @@ def main() -> None:
     write("frechet.jsonl", who="held-out pictures", distance=floor, drawn=len(kept[:asked.drawn]), accuracy=right, **about)
     print(f"held-out pictures: {floor:.2f}   (the classifier is right in {right:.1%})", flush=True)
     seconds = 60 * asked.minutes
-    for who in asked.who.split(","):
+    for who in asked.who:
         made, told = (theirs(pictures, seconds, asked.peer_width, asked.peer_layers, asked.drawn) if who == "diffusers" else
                       ours(pictures, "vae" if who == "vae" else "diffusion", asked.minutes, asked.drawn))
-        seconds = told["seconds"]
+        seconds = told["seconds"] if who == "verossim" else seconds
         distance = frechet(judge.features(channels_first(made)), real)
         print(f"{who}: {distance:.2f}   {json.dumps(told)}", flush=True)
         sheet(made, f"frechet-{who}" if fashionable else f"emoji-{asked.size}-{who}")

@@ -73,17 +73,31 @@ def test_every_form_gives_the_sums_of_the_reference(monkeypatch, quadratic, dtyp
     assert torch.allclose(density, joint.logsumexp(dim=1), rtol=0, atol=100 * near)
 
 
-@pytest.mark.parametrize("D", [1, 3, 9])
+@pytest.fixture
+def forced(monkeypatch):
+    """Has the compiled pass do everything, by the form that is asked for, in several slabs and several blocks each."""
+    def force(quadratic: bool, dtype: torch.dtype, B: int) -> None:
+        def way(numbers, components, precision, passes):
+            return kernel._Way(quadratic, F64 if precision == "float64" else dtype, B)
+        monkeypatch.setattr(kernel._Way, "best", staticmethod(way))
+        monkeypatch.setattr(kernel, "COMPILED_NUMBERS", 1)
+        monkeypatch.setattr(compiled, "SLAB", 1 << 12)
+    return force
+
+
+@pytest.mark.parametrize(("D", "K", "given", "offset"), [(1, 1, F32, 0.0), (3, 4, F32, 0.0), (9, 70, F32, 0.0),
+                                                         (3, 4, F64, 1e3)])
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("quadratic", [True, False])
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_threads(monkeypatch, dtype, quadratic, full, D):
-    B = 40_000
-    numbers, _, components = mixture(B, D, 4, full)
-    units = torch.rand(B, generator=torch.Generator().manual_seed(1), dtype=F64)
-    monkeypatch.setattr(kernel._Way, "best", staticmethod(lambda *a, **k: kernel._Way(quadratic, dtype, B)))
-    monkeypatch.setattr(kernel, "COMPILED_NUMBERS", 1)
-    near = 6e-8 * kernel._growth(components)[0 if quadratic else 1] if dtype == F32 else 1e-11
+def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_threads(monkeypatch, forced, dtype, quadratic, full,
+                                                                                    D, K, given, offset):
+    B = 10_000
+    numbers, _, components = mixture(B, D, K, full, offset=offset)
+    numbers = numbers.to(given)
+    units = torch.rand(B, generator=torch.Generator().manual_seed(1), dtype=F64) * (torch.arange(B) % 5 > 0)
+    forced(quadratic, dtype, B)
+    near = 6e-8 * (4 + kernel._growth(components)[0 if quadratic else 1]) if dtype == F32 else 1e-11  # 4 roundings
     for weights in (None, units):
         found = kernel.sums(numbers, None, weights, components)
         assert apart(found, reference.sums(numbers, None, weights, components)) < near
@@ -92,6 +106,27 @@ def test_the_compiled_pass_gives_the_sums_of_the_reference_on_any_number_of_thre
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     again = kernel.sums(numbers, None, units, components)
     assert all(torch.equal(getattr(again, name), getattr(found, name)) for name in NAMES)
+
+
+@pytest.mark.parametrize("quadratic", [True, False])
+def test_in_the_compiled_pass_a_component_far_away_has_no_records_and_a_record_far_away_no_other_component(forced, quadratic):
+    numbers, _, components = mixture(700, 3, 4, True)
+    components.means[1] += 1000
+    numbers[5, 0] = 1e9
+    forced(quadratic, F32, 700)
+    found, true = kernel.sums(numbers, None, None, components), reference.sums(numbers, None, None, components)
+    assert found.count[1] == 1 and true.count[1] == 1  # the record far away, which is nearest to it
+    numbers[5, 0] = 0
+    found = kernel.sums(numbers, None, None, components)
+    assert found.count[1] == 0 and not found.first[1].any() and not found.second[1].any()
+
+
+def test_squares_that_overflow_are_done_again_in_float64(forced):
+    numbers, _, components = mixture(700, 3, 1, False)
+    numbers[:20, 0] = 8e18  # the log-likelihood is within float32, the sum of squares is not
+    forced(False, F32, 700)
+    found, true = kernel.sums(numbers, None, None, components), reference.sums(numbers, None, None, components)
+    assert apart(found, true) < 1e-9
 
 
 def test_large_data_of_few_numbers_take_the_compiled_pass_and_nothing_else_does(monkeypatch):

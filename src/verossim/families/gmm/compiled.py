@@ -3,8 +3,8 @@
 A slab of records goes block by block through buffers that stay in the first-level cache, feature by feature, so that
 every inner loop runs over records and becomes vector instructions. In bits, for one of the two `forms` of the log density:
 
-    log p_k = theta_k . phi(x)                 r_k = p_k / sum_j p_j        sums of r, r phi             quadratic
-    y = W_k x + b_k     log p_k = c_k - |y|^2 / 2 ln 2                      sums of r, r y, r y y'       whitened
+    log p_k = theta_k . phi(x)      r_k = p_k / sum_j p_j      sums of r, r phi      quadratic
+    y = W_k x + b_k     log p_k = c_k - |y|^2          sums of r, r y, r y y'      whitened; W, b over (2 ln 2)^(1/2)
 
 The compiled pass holds no lock, so slabs run on threads side by side; what is added up over blocks is float64.
 Import this module only where numba is there.
@@ -20,26 +20,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .forms import LOG2_E, Quadratic, Whitened
+from .forms import LOG2_E, NOTHING, Quadratic, Whitened
 from .slabs import over_slabs, slabs
 
 __all__ = ["log_density", "sums"]
 
 SLAB = 1 << 17  # numbers of a slab's records
 CACHE = 1 << 15  # bytes of a block's buffers
-BLOCK = 64, 512  # records
+BLOCK = 32, 512  # records
 ALONE = 1 << 18  # multiplications that a linear algebra library does without threads of its own
 SQUARED = math.sqrt(0.5 * LOG2_E)  # y times it has squares in bits
 Array = NDArray[Any]
 T = TypeVar("T")
 NONE = np.empty(0)
 
-#: 2^x: below the first it is 2^-100, which is nothing beside 1 and no subnormal number, which would be slow; then a number that
-#: adding and taking away rounds to whole, and Taylor's ln(2)^n / n!. Constants come as arrays of the type that is computed
-#: in: a literal would turn float32 into float64. |rest| <= 1/2, so that 8 terms leave 5e-9 and 12 leave 6e-15.
+#: 2^x: the least x and 2^x, smaller ones come to the same (such a share counts as none; subnormal numbers would be slow); then
+#: a number that adding and taking away rounds to whole, and Taylor's ln(2)^n / n!. Constants come as arrays of the type that is
+#: computed in: a literal would turn float32 into float64. |rest| <= 1/2, so that 8 terms leave 5e-9 and 12 leave 6e-15.
 TAYLOR = [math.log(2) ** n / math.factorial(n) for n in range(12)]
-EXP2 = {torch.float32: np.array([-100.0, 1.5 * 2 ** 23, *TAYLOR[:8]], np.float32),
-        torch.float64: np.array([-100.0, 1.5 * 2 ** 52, *TAYLOR], np.float64)}
+EXP2 = {torch.float32: np.array([NOTHING, 2 ** NOTHING, 1.5 * 2 ** 23, *TAYLOR[:8]], np.float32),
+        torch.float64: np.array([NOTHING, 2 ** NOTHING, 1.5 * 2 ** 52, *TAYLOR], np.float64)}
 #: The place of the exponent's lowest bit, to add to it.
 PLACE = {torch.float32: np.array([2 ** 23], np.int32), torch.float64: np.array([2 ** 52], np.int64)}
 
@@ -50,14 +50,17 @@ def sums(numbers: Tensor, units: Tensor | None, form: Quadratic | Whitened) -> t
     numbers (B, D); units (B,) or None, one each.
     """
     compiled = _compiled(form, numbers.dtype)
-    weights = NONE if units is None else units.double().numpy()
+    weights = NONE if units is None else units.double().contiguous().numpy()
 
     def slab(rows: slice, x: Array) -> tuple[Array, Array]:
         found, bits = np.zeros(compiled.moments), np.zeros(1)
         compiled.run(x, weights[rows], found, bits, NONE)
         return found, bits
-    found, bits = (torch.from_numpy(sum(each)) for each in zip(*_over(slab, numbers), strict=True))
-    return compiled.gathered(found), bits[0]
+    found, bits = np.zeros(compiled.moments), np.zeros(1)
+    for more in _over(slab, numbers):
+        found += more[0]
+        bits += more[1]
+    return compiled.gathered(torch.from_numpy(found)), torch.from_numpy(bits)[0]
 
 
 def log_density(numbers: Tensor, form: Quadratic | Whitened, out: Tensor) -> None:
@@ -78,12 +81,11 @@ class _Compiled:
     function: Any
     moments: tuple[int, int]
 
-    def __init__(self, form: Any, given: torch.dtype, K: int, width: int, *parts: Tensor):
+    def __init__(self, form: Any, given: torch.dtype, fits: int, *parts: Tensor):
         self.form, (least, most) = form, BLOCK
-        fits = min(CACHE // ((width + 2 * K) * form.dtype.itemsize), ALONE // (K * width)) // least * least
+        block = max(least, min(most, fits // least * least))
         shift = form.shift.to(torch.promote_types(given, form.dtype))
-        self.parameters = (*(part.numpy() for part in (shift, *parts)), EXP2[form.dtype], PLACE[form.dtype],
-                           max(least, min(most, fits)))
+        self.parameters = *(part.numpy() for part in (shift, *parts)), EXP2[form.dtype], PLACE[form.dtype], block
 
     def run(self, x: Array, units: Array, found: Array, bits: Array, density: Array) -> None:
         """Adds a slab of records to found (moments) and bits (1,), or writes density (b,) where that is not empty."""
@@ -93,7 +95,8 @@ class _Compiled:
 class _CompiledQuadratic(_Compiled):
     def __init__(self, form: Quadratic, given: torch.dtype):
         (K, P), self.function = form.theta.shape, _quadratic
-        super().__init__(form, given, K, P, form.theta, torch.stack([form.i, form.j]))
+        fits = min(CACHE // (form.dtype.itemsize * (P + 2 * K)), ALONE // (P * K))
+        super().__init__(form, given, fits, form.theta, torch.stack([form.i, form.j]))
         self.moments = P, K
 
     def gathered(self, found: Tensor) -> list[Tensor]:
@@ -105,14 +108,16 @@ class _CompiledWhitened(_Compiled):
     def __init__(self, form: Whitened, given: torch.dtype):
         K, D, self.function = form.K, form.D, _whitened
         W, bias = form.W.view(K, D, -1) * SQUARED, form.bias.view(K, D) * SQUARED
-        super().__init__(form, given, K, 2 * D, form.constants[:, 0], W, bias)
-        self.moments = K, 1 + D + D * D
+        super().__init__(form, given, CACHE // (form.dtype.itemsize * 2 * (D + K)), form.constants[:, 0], W, bias)
+        self.moments = K, 1 + D + D * W.shape[2]
 
     def gathered(self, found: Tensor) -> list[Tensor]:
         """What was found as the form's own `gathered` gives it."""
         D = self.form.D
-        second = found[:, 1 + D:].view(-1, D, D)
-        second = second.tril() + second.tril(-1).mT if self.form.full else second.diagonal(dim1=1, dim2=2)
+        second = found[:, 1 + D:]
+        if self.form.full:
+            lower = second.view(-1, D, D)
+            second = lower + lower.tril(-1).mT
         return [found[:, 0], found[:, 1:1 + D] / SQUARED, second / SQUARED ** 2, found.new_zeros(len(found), 0)]
 
 
@@ -137,20 +142,20 @@ summing = _jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order
 @elementwise
 def _exp2(x: Array, whole: Array, e: Array, place: Array) -> None:
     """2^x in place, for x (b,) <= 0: 2^n 2^rest, n = round(x), which is added to the exponent's bits. whole (b,): room."""
-    least, magic, a0, a1, a2, a3, a4, a5, a6, a7 = e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9]
+    least, magic, a0, a1, a2, a3, a4, a5, a6, a7 = e[0], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10]
     lowest = place[0]
     x_bits, whole_bits = x.view(place.dtype), whole.view(place.dtype)
     for i in range(len(x)):
         x[i] = least if x[i] < least else x[i]
         whole[i] = x[i] + magic
-    if len(e) == 10:
+    if len(e) == 11:
         for i in range(len(x)):
             r = x[i] - (whole[i] - magic)
             r2 = r * r
             low, high = (a0 + r * a1) + r2 * (a2 + r * a3), (a4 + r * a5) + r2 * (a6 + r * a7)
             x[i] = low + r2 * r2 * high
     else:
-        a8, a9, a10, a11 = e[10], e[11], e[12], e[13]
+        a8, a9, a10, a11 = e[11], e[12], e[13], e[14]
         for i in range(len(x)):
             r = x[i] - (whole[i] - magic)
             low = a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))
@@ -197,8 +202,11 @@ def _whitening(x: Array, W: Array, bias: Array, y: Array) -> None:
 
 
 @summing
-def _whitened_sums(r: Array, y: Array, full: bool, z: Array, found: Array) -> None:
-    """Adds sums of r, r y and r y y' (lower triangle, or its diagonal), for r (b,), y (D, b); z (b,): room to work."""
+def _whitened_sums(r: Array, y: Array, width: int, z: Array, found: Array) -> None:
+    """Adds sums of r, r y and r y y' (lower triangle where width is D, the diagonal where it is 1), for r (b,), y (D, b).
+
+    z (b,): room to work.
+    """
     D, b = y.shape
     s = r[0] - r[0]
     for i in range(b):
@@ -211,11 +219,11 @@ def _whitened_sums(r: Array, y: Array, full: bool, z: Array, found: Array) -> No
         for i in range(b):
             s += z[i]
         found[1 + d] += s
-        for j in range(0 if full else d, d + 1):
+        for j in range(0 if width > 1 else d, d + 1):
             s = r[0] - r[0]
             for i in range(b):
                 s += z[i] * y[j, i]
-            found[1 + D + d * D + j] += s
+            found[1 + D + d * width + (j if width > 1 else 0)] += s
 
 
 @summing
@@ -248,7 +256,7 @@ def _shares(p: Array, units: Array, top: Array, total: Array, whole: Array, e: A
     for k in range(1, K):
         for i in range(b):
             total[i] += p[k, i]
-    found = 0.0
+    found, nothing = 0.0, e[0] - e[0]
     if len(density):
         for i in range(b):
             density[i] = top[i] + math.log2(total[i])
@@ -259,17 +267,17 @@ def _shares(p: Array, units: Array, top: Array, total: Array, whole: Array, e: A
     else:
         found = _sum_of_logs(top, total)
         for i in range(b):
-            total[i] = e[2] / total[i]
+            total[i] = e[3] / total[i]
     for k in range(0 if len(density) else K):
         for i in range(b):
-            p[k, i] *= total[i]
+            p[k, i] = p[k, i] * total[i] if p[k, i] > e[1] else nothing
     return found
 
 
 @elementwise
 def _quadratic(numbers: Array, units: Array, shift: Array, theta: Array, pairs: Array, e: Array, place: Array, block: int,
                found: Array, bits: Array, density: Array) -> None:
-    """The records of a slab, block by block; found (P, K) and bits (1,), or density (b,) where that is not empty."""
+    """The records of a slab, block by block; found (P, K), bits (1,), or density (b,) where not empty."""
     (K, P), D, kind = theta.shape, len(shift), theta.dtype
     part = np.empty((P, K), kind)
     for first in range(0, len(numbers), block):
@@ -278,7 +286,7 @@ def _quadratic(numbers: Array, units: Array, shift: Array, theta: Array, pairs: 
         x, phi, p = np.empty((D, b), kind), np.empty((P, b), kind), np.empty((K, b), kind)
         top, total, whole = np.empty(b, kind), np.empty(b, kind), np.empty(K * b, kind)
         _centred(numbers[here], shift, x)
-        _features(x, pairs, e[2], phi)
+        _features(x, pairs, e[3], phi)
         np.dot(theta, phi, p)
         bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
         if not len(density):
@@ -291,7 +299,7 @@ def _quadratic(numbers: Array, units: Array, shift: Array, theta: Array, pairs: 
 @elementwise
 def _whitened(numbers: Array, units: Array, shift: Array, constants: Array, W: Array, bias: Array, e: Array, place: Array,
               block: int, found: Array, bits: Array, density: Array) -> None:
-    """The records of a slab, block by block; found (K, 1 + D + D D) and bits (1,), or density (b,) where that is not empty."""
+    """The records of a slab, block by block; found (K, 1 + D + D width), bits (1,), or density (b,) where not empty."""
     (K, D, width), kind = W.shape, W.dtype
     for first in range(0, len(numbers), block):
         b = min(block, len(numbers) - first)
@@ -308,4 +316,4 @@ def _whitened(numbers: Array, units: Array, shift: Array, constants: Array, W: A
         bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
         for k in range(0 if len(density) else K):
             _whitening(x, W[k], bias[k], y)
-            _whitened_sums(p[k], y, width > 1, top, found[k])
+            _whitened_sums(p[k], y, width, top, found[k])

@@ -17,6 +17,7 @@ from .reference import Components, Sums
 __all__ = ["Form", "Quadratic", "Whitened", "constants", "deviations", "unwhitened"]
 
 LOG2_E = 1 / math.log(2)
+NOTHING = -100.0  # bits: a share below it counts as 0; subnormal numbers would slow a product down tenfold
 CHUNK_BYTES = 2 << 20  # of the buffers of a chunk: they stay in the second-level cache
 CHUNK_ROWS = 128, 16_384
 NEVER = -1e30  # nats: stands for log 0, which may not meet the zeros of a product

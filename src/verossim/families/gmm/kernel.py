@@ -13,7 +13,7 @@ u the unit roundoff (6e-8 in float32, 1.1e-16 in float64) a log density errs at 
 
 The same numbers bound the relative error of a covariance that is made from the sums, seen along its own axes. Where the
 first is too much, because a component is thin and far from the middle, the second or float64 takes over; of the ways that
-are good enough the cheapest is taken, by operations counted. Large D goes whitened as phi grows out of the cache.
+are good enough the cheapest is taken, by operations that torch would need. Large D goes whitened as phi grows out of the cache.
 Where phi is short and records are many, one compiled pass (`compiled`, with numba) does it without writing responsibilities
 anywhere: torch's operations would be so short there that a second thread gives little.
 
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .forms import LOG2_E, Form, Quadratic, Whitened, deviations
+from .forms import LOG2_E, NOTHING, Form, Quadratic, Whitened, deviations
 from .reference import Components, Sums
 from .slabs import over_slabs, slabs
 
@@ -47,7 +47,6 @@ IN_CACHE, AT_MOST = 1 << 13, 1 << 15  # entries of phi: beyond the second they t
 COMPILED_NUMBERS = 1 << 18  # fewer do not repay loading the compiler
 COMPILED_FEATURES = 1 << 6, 1 << 12  # of a component and of all: with more, products are left to torch
 GROWTH_ENTRIES = 1 << 22  # of the matrices that are looked at in one go
-NOTHING = -100.0  # bits: a share below it counts as 0; subnormal numbers would slow a product down tenfold
 EXACT_ROWS = 256  # this few are done in float64, centred, without a thought
 
 
@@ -66,7 +65,7 @@ def sums(numbers: Tensor, onehots: Tensor | None, units: Tensor | None, componen
     else:
         gathered, bits = _summed(form, numbers, onehots, units, components)
     found = form.sums(gathered, bits / LOG2_E)
-    if way.dtype == F32 and not found.log_likelihood.isfinite():  # a record so far away that its squares overflow
+    if way.dtype == F32 and not (found.log_likelihood.isfinite() and found.second.isfinite().all()):  # squares overflow
         return sums(numbers, onehots, units, components, "float64")
     return found
 
@@ -186,7 +185,7 @@ class _Way:
 def _compiles(numbers: Tensor, onehots: Tensor | None, components: Components) -> bool:
     """Whether the compiled pass is to do it: it depends on sizes alone, so that a run repeats itself."""
     each, (most, most_in_all) = components.products + numbers.shape[1] + 1, COMPILED_FEATURES
-    return onehots is None and numbers.numel() >= COMPILED_NUMBERS and each <= most and \
+    return onehots is None and numbers.dtype in (F32, F64) and numbers.numel() >= COMPILED_NUMBERS and each <= most and \
         each * len(components.means) <= most_in_all and find_spec("numba") is not None
 
 
