@@ -18,13 +18,15 @@ def test_the_exponent_is_that_of_the_paper(width, gamma):
 def test_the_average_of_a_path_is_its_mean_by_a_power_of_the_step(width):
     parameter, gamma = {"w": torch.zeros(3, dtype=torch.float64)}, exponent(width)
     average, weighted, weights = Average(parameter, width), 0.0, 0.0
-    for n in range(1, 401):
+    for n in range(1, 2001):
         parameter["w"].fill_(n)
         average.update(n)
         weighted, weights = weighted + n ** gamma * n, weights + n ** gamma
-        if n >= 20 and (n <= 100 or n % 4 == 0):  # late in a run every fourth step is taken in
+        if n >= 20 and (n < 100 or n % 16 == 0):  # late in a run every sixteenth step is taken in
             assert average.tensors["w"].tolist() == pytest.approx([weighted / weights] * 3, rel=0.02)
-    assert float(average.tensors["w"][0]) < 399
+    for n in range(2001, 2016):
+        average.update(n)
+    assert float(average.tensors["w"][0]) < 2000
 
 
 def test_no_width_keeps_the_last_weights():

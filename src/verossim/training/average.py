@@ -7,7 +7,8 @@ memory grows with the run, so that one setting, the width s of the averaging pro
     s = (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)
 
 Late in a run weights hardly move within a few steps, so only every k-th step is taken in then, with (1 - k / n) in the place of
-(1 - 1 / n): reading and writing every weight once more would be a fortieth of the step of a large network on small batches.
+(1 - 1 / n): reading and writing every weight once more would be a sixth of the step of a large network on small batches. k is a
+power of two, at most 16 and at most n / 50, so that an average has several steps in it.
 """
 
 import contextlib
@@ -18,8 +19,7 @@ from torch import Tensor, nn
 
 __all__ = ["Average", "averaged", "exponent"]
 
-EARLY = 100  # steps that are all taken in
-EVERY = 4  # then, every which step is
+APART, PART = 16, 50  # steps between two that are taken in, at most, and as a part of all so far
 
 
 def exponent(width: float) -> float:
@@ -42,7 +42,7 @@ class Average:
 
     def update(self, step: int) -> None:
         """Takes in the parameters after step number `step`, counted from 1."""
-        every = EVERY if self.gamma is not None and step > EARLY else 1
+        every = 1 if self.gamma is None else min(APART, 1 << (max(1, step // PART).bit_length() - 1))
         if step % every == 0:
             weight = 1.0 if self.gamma is None else 1 - (1 - every / step) ** (self.gamma + 1)
             torch._foreach_lerp_(*self._pair, weight)

@@ -25,6 +25,7 @@ TRIALS = 2  # of each centre, and ln K more
 TRIES = 4  # at all centres; with one, a start in three missed a group that stood well apart
 ROUNDS = 5  # of k-means after k-means++
 STEPS = 10  # of EM before the starts are compared
+ALIKE = 1e-9, 1e-5  # relative: objectives, and distances in float32, that rounding may tell apart; of such the first is taken
 
 
 def surveyed(entries: Entries, x: Tensor, units: Tensor, common: bool) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def begin(family: Any, batch: Batch, noise: Noise) -> None:
             objective = family.absorb(family.statistics(batch))
         if family.config.starts == 1:
             return
-        if kept is None or objective > best:
+        if kept is None or objective > best + ALIKE[0] * abs(best):
             best, kept = objective, {name: value.clone() for name, value in family.state_dict().items()}
     family.load_state_dict(kept)
 
@@ -135,7 +136,9 @@ def _nearest(view: Tensor | None, units: Tensor, K: int, dice: Noise, family: An
     if view is None:
         view = (x - family.shift) / family.spread.sqrt()
         return _grouped(view, view[dice.uniform(K, dtype=torch.float64)[0].mul(len(view)).long()])[0]
-    return min((_clustered(view, units, K, dice) for _ in range(TRIES)), key=lambda clustered: clustered[1])[0]
+    tries = [_clustered(view, units, K, dice) for _ in range(TRIES)]
+    least = min(distance for _, distance in tries)
+    return next(nearest for nearest, distance in tries if distance <= least + ALIKE[1] * abs(least))
 
 
 def _clustered(view: Tensor, units: Tensor, K: int, dice: Noise) -> tuple[Tensor, float]:
