@@ -35,6 +35,7 @@ from timing import HERE, host, write
 from verossim.training.journal import read_events
 
 BATCH = 64
+SHEET = 320  # pixels, of a sheet of samples
 
 
 class Classifier(nn.Module):
@@ -78,9 +79,10 @@ def channels_first(pictures: np.ndarray) -> Tensor:
 
 
 def sheet(pictures: np.ndarray, name: str) -> None:
-    """The first 100, ten by ten, to results/NAME.png."""
+    """The first 100, ten by ten, to results/NAME.png; of pictures larger than 32 pixels as many as have room there."""
     (h, w), rest = pictures.shape[1:3], pictures.shape[3:]
-    rows = pictures[:100].reshape(10, 10, h, w, *rest).swapaxes(1, 2).reshape(10 * h, 10 * w, *rest)
+    n = min(10, SHEET // max(h, w))
+    rows = pictures[:n * n].reshape(n, n, h, w, *rest).swapaxes(1, 2).reshape(n * h, n * w, *rest)
     Image.fromarray(rows).save(HERE / "results" / f"{name}.png")
 
 

@@ -202,12 +202,9 @@ def _whitening(x: Array, W: Array, bias: Array, y: Array) -> None:
 
 
 @summing
-def _whitened_sums(r: Array, y: Array, width: int, z: Array, found: Array) -> None:
-    """Adds sums of r, r y and r y y' (lower triangle where width is D, the diagonal where it is 1), for r (b,), y (D, b).
-
-    z (b,): room to work.
-    """
-    D, b = y.shape
+def _whitened_sums(r: Array, y: Array, width: int, found: Array) -> None:
+    """Adds sums of r, r y and r y y' (lower triangle where width is D, the diagonal where it is 1), for r (b,), y (D, b)."""
+    (D, b), z = y.shape, np.empty_like(r)
     s = r[0] - r[0]
     for i in range(b):
         s += r[i]
@@ -241,17 +238,17 @@ def _sum_of_logs(top: Array, total: Array) -> float:
 
 
 @elementwise
-def _shares(p: Array, units: Array, top: Array, total: Array, whole: Array, e: Array, place: Array, density: Array) -> float:
+def _shares(p: Array, units: Array, e: Array, place: Array, density: Array) -> float:
     """log2 p_k (K, b) become units p_k / sum_j p_j; returns the sum of units log2 p(x), or writes density."""
-    K, b = p.shape
-    top[:] = p[0]
+    (K, b), kind = p.shape, p.dtype
+    top, total = p[0].copy(), np.empty(b, kind)
     for k in range(1, K):
         for i in range(b):
             top[i] = top[i] if p[k, i] <= top[i] else p[k, i]
     for k in range(K):
         for i in range(b):
             p[k, i] -= top[i]
-    _exp2(p.reshape(-1), whole, e, place)
+    _exp2(p.reshape(-1), np.empty(K * b, kind), e, place)
     total[:] = p[0]
     for k in range(1, K):
         for i in range(b):
@@ -284,11 +281,10 @@ def _quadratic(numbers: Array, units: Array, shift: Array, theta: Array, pairs: 
         b = min(block, len(numbers) - first)
         here = slice(first, first + b)
         x, phi, p = np.empty((D, b), kind), np.empty((P, b), kind), np.empty((K, b), kind)
-        top, total, whole = np.empty(b, kind), np.empty(b, kind), np.empty(K * b, kind)
         _centred(numbers[here], shift, x)
         _features(x, pairs, e[3], phi)
         np.dot(theta, phi, p)
-        bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
+        bits[0] += _shares(p, units[here], e, place, density[here])
         if not len(density):
             np.dot(phi, p.T, part)
             for f in range(P):
@@ -305,7 +301,6 @@ def _whitened(numbers: Array, units: Array, shift: Array, constants: Array, W: A
         b = min(block, len(numbers) - first)
         here = slice(first, first + b)
         x, y, p = np.empty((D, b), kind), np.empty((D, b), kind), np.empty((K, b), kind)
-        top, total, whole = np.empty(b, kind), np.empty(b, kind), np.empty(K * b, kind)
         _centred(numbers[here], shift, x)
         for k in range(K):
             _whitening(x, W[k], bias[k], y)
@@ -313,7 +308,7 @@ def _whitened(numbers: Array, units: Array, shift: Array, constants: Array, W: A
             for d in range(D):
                 for i in range(b):
                     p[k, i] -= y[d, i] * y[d, i]
-        bits[0] += _shares(p, units[here], top, total, whole, e, place, density[here])
+        bits[0] += _shares(p, units[here], e, place, density[here])
         for k in range(0 if len(density) else K):
             _whitening(x, W[k], bias[k], y)
-            _whitened_sums(p[k], y, width, top, found[k])
+            _whitened_sums(p[k], y, width, found[k])
