@@ -278,7 +278,7 @@ class _Run:
                 share = (part.units * scale).to(losses.total.dtype)  # what each record's loss counts for in the mean
                 losses.total.backward(self.scaler.scale(share))
             names = ["loss", *losses.parts]
-            told = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+            told = torch.stack([losses.total, *losses.parts.values()]).detach()
             means = means + told.to(share.dtype) @ share
         return names, means
 
