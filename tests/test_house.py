@@ -13,7 +13,7 @@ FLOOR = {
     "cli": 0, "__main__": 0, "demo": 0, "server": 0,
     "uses": 1,
     "sklearn": 2, "model": 2, "__init__": 0,
-    "store": 3, "training": 3, "metrics": 3, "safety": 3, "data": 3,
+    "store": 3, "training": 3, "metrics": 3, "safety": 3, "data": 3, "exchange": 3,
     "families": 4, "codecs": 4,
     "nn": 5,
     "spaces": 6, "config": 6, "shelves": 6, "seeds": 6, "errors": 6, "folders": 6, "sealed": 6,
@@ -25,6 +25,7 @@ REASON = {
     "metrics": "a metric knows tensors and records, never a model",
     "nn": "networks turn tensors into tensors and know nothing else",
     "data": "data knows files and records, never who learns from them",
+    "exchange": "an exchange knows the layouts of files and of one network, never a family or a model",
 }
 GROUND = {"spaces", "config", "shelves", "seeds", "errors", "folders", "sealed"}
 MODALITY = {"pixel", "pixels", "image", "images", "picture", "pictures", "frame", "frames", "word", "words", "hertz",

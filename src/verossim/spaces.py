@@ -54,11 +54,17 @@ class Continuous:
 
 @dataclass(frozen=True, kw_only=True)
 class Discrete:
-    """Integer tokens in [0, vocabulary); `pad` marks what is not there (unknown, or past the end). Shape () is one label."""
+    """Integer tokens in [0, vocabulary); `pad` marks what is not there (unknown, or past the end). Shape () is one label.
+
+    An entry ~t, below zero, is the token t as a condition on the rest: given, never predicted. start, stop : tokens that begin
+    and end a document, None in spaces without.
+    """
 
     shape: tuple[int, ...]
     vocabulary: int
     pad: int | None = None
+    start: int | None = None
+    stop: int | None = None
 
     @property
     def dims(self) -> int:
@@ -108,12 +114,12 @@ class Likelihood:
     """Log-probabilities in nats, with what kind of number they are.
 
     log_prob (B,) nats; kind "exact", "bound" (never above the truth) or "estimate", then stderr (B,) in nats;
-    coordinates: variables of one record, what bits per dimension divide by.
+    coordinates: variables of one record, what bits per dimension divide by; or of each, (B,), where records differ in length.
     """
 
     log_prob: Tensor
     kind: Kind
-    coordinates: int
+    coordinates: int | Tensor
     stderr: Tensor | None = None
 
     @property

@@ -16,6 +16,7 @@ from verossim.codecs import Codec
 from verossim.codecs.image import ImageConfig, Pictures
 from verossim.codecs.label import LabelConfig
 from verossim.codecs.table import TableConfig
+from verossim.codecs.text import TextConfig
 from verossim.config import build, plain
 from verossim.shelves import CODECS
 from verossim.spaces import Continuous, Records, space_from, space_plain
@@ -57,6 +58,7 @@ EXAMPLES = {
     "image": (ImageConfig(), picture_set((8, 8), (8, 8))),
     "table": (TableConfig(), table()),
     "label": (LabelConfig(), Records({"label": ["b", "a", "b", None]})),
+    "text": (TextConfig(context=16), Records({"text": [b"To be,", "or não".encode(), b""]})),
 }
 
 

@@ -66,6 +66,13 @@ def made(family: str, space: str, conditional: bool):
     return model.eval()
 
 
+def things(family: str):
+    """What people would have such a family learn: numbers, or texts."""
+    if KINDS[family].accepts == (Discrete,):
+        return [f"{number} and {number + 1} are {2 * number + 1}" for number in range(40)]
+    return records("numbers", 40).numpy()
+
+
 def batch(space: str, conditional: bool, count: int = B) -> Batch:
     y = torch.arange(count) % 4 - 1 if conditional else None
     return Batch(records(space, count), y, torch.ones(count), torch.arange(count), Noise(3, count))
@@ -161,7 +168,7 @@ def test_latents_come_and_go_or_are_refused_by_name(case, conditional):
     try:
         z = model.encode(x, y)
     except NotInvertible as error:
-        assert error.code == "NO_LATENTS" and case[0] == "gmm"
+        assert error.code == "NO_LATENTS" and case[0] in ("gmm", "autoregressive")
         return
     assert len(z) == B and z.isfinite().all()
     back = model.decode(z, y)
@@ -202,7 +209,7 @@ def test_the_global_random_state_is_left_alone(case):
 
 @pytest.mark.parametrize("family", KINDS)
 def test_a_fit_leaves_the_global_random_state_alone_and_does_not_hang_on_it(family):
-    x, settings = records("numbers", 40).numpy(), {"components": 2} if family == "gmm" else {"samples": 64, "batch": 32}
+    x, settings = things(family), {"components": 2} if family == "gmm" else {"samples": 64, "batch": 32}
     fits = []
     for number in (1, 2):
         torch.manual_seed(number)
@@ -248,7 +255,7 @@ def test_every_parameter_gets_a_gradient(family, space, conditional):
 
 @pytest.mark.parametrize("family", [family for family in KINDS if issubclass(KINDS[family], LearnsByGradient)])
 def test_it_is_fitted_with_nothing_said_of_its_network(family):
-    x = records("numbers", 40).numpy()
+    x = things(family)
     model = verossim.fit(x, family=family, samples=64, batch=32, device="cpu")
     assert model.card["history"]["samples"] == 64
     assert 0 < model.card["history"]["training"]["rate"] <= model.family.peak

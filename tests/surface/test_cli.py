@@ -289,7 +289,8 @@ def test_describe(say, asked, home):
 
 
 def test_lists(say, asked):
-    assert [row["name"] for row in asked("list", "families")["families"]] == ["diffusion", "gan", "gmm", "vae"]
+    assert [row["name"] for row in asked("list", "families")["families"]] == [
+        "autoregressive", "diffusion", "gan", "gmm", "vae"]
     assert {"image", "label", "table"} <= {row["name"] for row in asked("list", "codecs")["codecs"]}
     assert "metrics" in asked("list", "metrics")
     knobs = {row["name"]: row for row in asked("list", "settings", "gmm")["settings"]["gmm"]}

@@ -1,5 +1,7 @@
 """What the README and the pages of docs/ tell a person to type, typed."""
 
+import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -30,6 +32,10 @@ def test_the_commands_run(page, tmp_path, monkeypatch):
     from verossim.demo import write_data
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
+    chat = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]}
+    (tmp_path / "chats.jsonl").write_text("\n".join([json.dumps(chat)] * 20))
+    (tmp_path / "pairs.csv").write_text("en,pt\n" + "Open the file,Abra o arquivo\nClose it,Feche-o\n" * 20)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
     for snippet in snippets(page, "sh"):
         for line in snippet.replace("\\\n", " ").splitlines():
             command = shlex.split(line, comments=True)

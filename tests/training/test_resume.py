@@ -16,6 +16,7 @@ from slopes import Denoiser, numbers, settled
 
 from verossim.data.loader import Loader
 from verossim.errors import CannotWrite
+from verossim.families.autoregressive import Autoregressive
 from verossim.families.diffusion import Diffusion
 from verossim.families.gan import GAN
 from verossim.families.vae import VAE
@@ -27,6 +28,7 @@ from verossim.training.checkpoint import Checkpoint
 HERE = Path(__file__).parent
 PICTURES = Continuous(shape=(1, 6, 5), axes=("channel", "height", "width"), levels=256)
 CLASSES = Discrete(shape=(), vocabulary=3, pad=-1)
+TEXTS = Discrete(shape=(9,), vocabulary=6, pad=5, start=4, stop=3)
 RECORDS, BATCH, STEPS = 70, 16, 20  # a batch is no divisor of an epoch
 
 
@@ -36,11 +38,19 @@ def pictures() -> InMemory:
                           torch.arange(RECORDS)))
 
 
+def texts() -> InMemory:
+    x = torch.randint(3, (RECORDS, 9), generator=torch.Generator().manual_seed(2))
+    x[:, 0] = ~TEXTS.start
+    x[::3, 6], x[::3, 7:] = TEXTS.stop, TEXTS.pad
+    return InMemory(Batch(x, torch.arange(RECORDS) % 4 - 1, (x >= 0).sum(dim=1).float(), torch.arange(RECORDS)))
+
+
 def learned(kind, folder: Path, ahead: int, stop: int | None = None, **settings):
     """A run of a family in a folder; its process is told to end in the middle of step number `stop`."""
     torch.manual_seed(0)
-    given = {"augment": 0.4} if kind is GAN else {}
-    made, data = kind(kind.Config(width=8, depth=1, **given), PICTURES, CLASSES), pictures()
+    given = {GAN: {"depth": 1, "augment": 0.4}, Autoregressive: {"blocks": 2}}.get(kind, {"depth": 1})
+    space, data = (TEXTS, texts()) if kind is Autoregressive else (PICTURES, pictures())
+    made = kind(kind.Config(width=8, **given), space, CLASSES)
     made.examined = 4 if made.examined else 0  # exams steer what is learned: they are part of the state
     loss, seen = made.loss, []
 
@@ -51,7 +61,7 @@ def learned(kind, folder: Path, ahead: int, stop: int | None = None, **settings)
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(batch, turn)
     made.loss = signalled
-    config = Settled(samples=STEPS * BATCH, batch=BATCH, rate=1e-3, **settings)
+    config = Settled(samples=STEPS * BATCH, batch=BATCH, rate=1e-3, optimizer=kind.optimizer, **settings)
     course = train(made, lambda samples: Loader(data, BATCH, 4, samples, prefetch=ahead), config, data=data, seed=4,
                    held=InMemory(data.slice(0, 20)), checkpoints=Checkpoints(folder))
     assert kind is not GAN or float(made.p) > 0
@@ -61,7 +71,7 @@ def learned(kind, folder: Path, ahead: int, stop: int | None = None, **settings)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("ahead", [0, 2])
-@pytest.mark.parametrize("kind", [VAE, Diffusion, GAN])
+@pytest.mark.parametrize("kind", [VAE, Diffusion, GAN, Autoregressive])
 def test_a_run_that_was_killed_in_an_epoch_ends_with_the_same_bits(tmp_path, kind, ahead, accumulate, precision):
     settings = {"accumulate": accumulate, "precision": precision}
     learned(kind, tmp_path / "whole", 2 - ahead, **settings)  # how many batches are made ahead changes nothing either
@@ -71,7 +81,8 @@ def test_a_run_that_was_killed_in_an_epoch_ends_with_the_same_bits(tmp_path, kin
     assert learned(kind, tmp_path / "cut", ahead, **settings).interrupted is None
     whole, cut = (Checkpoints(tmp_path / name).newest().tensors for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and ("doctor/made" in cut) == (kind is GAN)
-    assert {name.partition("/")[0] for name in cut} - {"doctor"} == {"raw", "average", "optimizer", "buffer"}
+    own = set() if kind is Autoregressive else {"buffer"}
+    assert {name.partition("/")[0] for name in cut} - {"doctor"} == {"raw", "average", "optimizer"} | own
     for name, tensor in whole.items():
         assert torch.equal(tensor, cut[name]), name
     moved = [name for name, tensor in whole.items() if name.startswith("optimizer/") and tensor.count_nonzero()]

@@ -45,7 +45,11 @@ def fit(
     weight: Annotated[str | None, typer.Option("--weight", help="Column that says how much each record counts.")] = None,
     size: Annotated[str | None, typer.Option("--size", help="Pixels of a picture's shorter side.")] = None,
     over: Annotated[str | None, typer.Option("--over", help="Saved model (vae) whose latents are to be learned.")] = None,
-    modality: Annotated[str | None, typer.Option("--modality", help="image or table, where a folder holds both.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Saved model of the same family to go on from.")] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="Column of texts that others are learned given.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Column of the texts that are learned.")] = None,
+    documents: Annotated[str | None, typer.Option("--documents", help="Cut text files at: file, line, blank, tune.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", help="image, table or text, where data may be several.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same model.  [0]")] = None,
     held_out: Annotated[float | None, typer.Option("--held-out", help="Share of records set aside to judge by.  [0.1]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that cannot be used.")] = False,
@@ -67,7 +71,8 @@ def fit(
     given = {"source": source, "output": output, "family": family, "components": components, "covariance": covariance,
              "label": label, "weight": weight, "size": size, "modality": modality, "seed": seed, "held_out": held_out,
              "strict": strict or None, "samples": samples, "budget": budget, "precision": precision,
-             "restart": restart or None, "force": force or None, "device": device, "over": over}
+             "restart": restart or None, "force": force or None, "device": device, "over": over,
+             "start": start, "condition": condition, "target": target, "documents": documents}
     with _voice(as_json) as voice:
         from .learning import learn, requested
         voice.answer(learn(voice, requested(given, settings or [], config), overwrite))
@@ -76,7 +81,7 @@ def fit(
 @app.command()
 def sample(
     model: MODEL,
-    n: Annotated[int, typer.Option("-n", help="How many.")] = 16,
+    n: Annotated[int | None, typer.Option("-n", help="How many; where nothing is said 16, or 1 text.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
     seed: SEED = 0,
@@ -84,16 +89,25 @@ def sample(
     solver: Annotated[str | None, typer.Option("--solver", help="heun, euler, dpm or ancestral.")] = None,
     guidance: Annotated[str | None, typer.Option("--guidance", help="Stress on the condition; 1 is just it.")] = None,
     truncation: Annotated[str | None, typer.Option("--truncation", help="Below 1: more usual, less diverse (gan).")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What texts go on from.")] = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text ends before this; may be repeated.")] = None,
+    tokens: Annotated[str | None, typer.Option("--tokens", help="Most tokens of a text.")] = None,
+    temperature: Annotated[str | None, typer.Option("--temperature",
+                                                    help="Below 1: more usual texts; 0: the likeliest.")] = None,
+    top_k: Annotated[str | None, typer.Option("--top-k", help="Only so many of the likeliest tokens.")] = None,
+    top_p: Annotated[str | None, typer.Option("--top-p",
+                                              help="Only the likeliest tokens that together are so probable.")] = None,
     settings: SETTINGS = None,
     format: Annotated[str | None, typer.Option("--format", help="csv or parquet, for tables.")] = None,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
-    """Make new records: pictures and a contact sheet, or a table."""
+    """Make new records: pictures and a contact sheet, a table, or texts, which are shown as they are written."""
     with _voice(as_json) as voice:
         from .arguments import assignments
         from .making import sample
-        knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation)
-        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs))
+        knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation, tokens=tokens,
+                            temperature=temperature, top_k=top_k, top_p=top_p)
+        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs, prompt, stop or []))
 
 
 @app.command("log-prob")
@@ -104,10 +118,14 @@ def log_prob(
     method: Annotated[str | None, typer.Option("--method", help="Which: flow, bound, iwae, elbo, ais; or all.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Bound an estimate on records that the model makes (gan).")] = False,
     outliers: Annotated[int, typer.Option("--outliers", help="How many of the least probable to show.", min=0)] = 10,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show each token of texts by how much it surprises.")] = False,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
     with _voice(as_json) as voice:
+        if tokens:
+            from .texts import heat
+            return voice.answer(heat(voice, model, source))
         from .judging import log_prob
         voice.answer(log_prob(voice, model, source, output, condition, method, outliers, overwrite, check))
 
@@ -209,6 +227,58 @@ def edit(
     with _voice(as_json) as voice:
         from .latents import edit
         voice.answer(edit(voice, model, direction, strength, source, n, condition, seed, output, overwrite))
+
+
+@app.command()
+def chat(
+    model: MODEL,
+    system: Annotated[str | None, typer.Option("--system", help="What the answers should keep to.")] = None,
+    seed: SEED = 0, settings: SETTINGS = None, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Answer what is written, line by line, by a model that learned from chats."""
+    with _voice(as_json) as voice:
+        from .arguments import assignments
+        from .texts import chat
+        voice.answer(chat(voice, model, system, seed, assignments(settings)))
+
+
+@app.command()
+def translate(
+    model: MODEL,
+    text: Annotated[str, typer.Argument(help="What to translate.", metavar="TEXT")],
+    beam: Annotated[int, typer.Option("--beam", help="Hypotheses of the search for the most probable.")] = 4,
+    seed: SEED = 0, settings: SETTINGS = None, as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Translate a text by a model that learned from pairs."""
+    with _voice(as_json) as voice:
+        from .arguments import assignments
+        from .texts import translate
+        voice.answer(translate(voice, model, text, beam, seed, assignments(settings)))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Hugging Face folder, or a .gguf file.", metavar="FOLDER")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the model.")],
+    as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Take in a language model that others have trained: GPT-2, Llama, Qwen2 or Qwen3."""
+    with _voice(as_json) as voice:
+        from .texts import take_in
+        voice.answer(take_in(voice, source, output))
+
+
+@app.command()
+def export(
+    model: MODEL,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .gguf file.")],
+    format: Annotated[str, typer.Option("--format", help="hf (for transformers and vLLM) or gguf (for llama.cpp).")] = "hf",
+    as_json: JSON = False, trace: TRACE = False,
+) -> None:
+    """Write a language model for other programs."""
+    with _voice(as_json) as voice:
+        from .texts import give_out
+        voice.answer(give_out(voice, model, output, format))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from .narrating import narrator
 __all__ = ["Request", "learn", "requested"]
 
 OPTIONS = ("source", "output", "family", "label", "weight", "modality", "seed", "held_out", "strict", "restart", "force",
-           "device", "over")
+           "device", "over", "start", "condition", "target", "documents")
 CRITERIA = ("components", "covariance", "rank", "freedom", "bic", "icl", "held_out", "converged")
 
 

@@ -1,6 +1,6 @@
 """`verossim sample`: new records, as pictures in folders or as a table; one block of them is held at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,25 @@ BLOCK = {"image": 1024, "table": 65_536}  # records drawn at a time
 STEPWISE = 64  # the same where each takes many steps, so that progress is seen
 SHEET = 1024  # pictures of a contact sheet at most
 STRANGERS = {".xlsx", ".xls", ".ods", ".json", ".jsonl", ".tsv", ".txt", ".feather", ".arrow", ".npy", ".npz", ".zip", ".png"}
+SAMPLES = 16  # where nothing is said
 SHOWN = 40  # rows of a table on a terminal
 
 
-def sample(voice: Voice, path: str, n: int, output: str | None, condition: str | None, seed: int, format: str | None,
-           overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """Draws n records; without an output, those of a table are shown."""
+def sample(voice: Voice, path: str, n: int | None, output: str | None, condition: str | None, seed: int, format: str | None,
+           overwrite: bool, settings: dict[str, Any], prompt: str | None = None, stop: Sequence[str] = ()) -> dict[str, Any]:
+    """Draws n records; without an output, those of a table or texts are shown."""
     if not first_rank():
         return {}
-    if n < 1:
+    if n is not None and n < 1:
         raise BadConfig("SETTING_RANGE", f"-n is {n}.", "It should be at least 1.")
     check_seed(seed)
     model = Model.load(path)
+    if model.codec.modality == "text" and model.label is None:
+        from .texts import sample
+        return sample(voice, path, model, n or 1, output, prompt, condition, stop, seed, overwrite, settings)
+    n = n or SAMPLES
+    if prompt is not None or stop:
+        raise BadConfig("USAGE", "--prompt and --stop are for texts, and this model makes none.", "Leave them out.")
     wanted = class_of(model, condition)
     pictures = model.codec.modality == "image"
     if pictures and (format or Path(output or "").suffix.lower() in SUFFIXES):

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..spaces import Problem, Records, Space
@@ -23,6 +25,7 @@ class Codec(ABC):
     Config: ClassVar[type]
     modality: str  #: what kind of records it reads
     lossy: ClassVar[bool] = False  #: whether many records share one x, so that how probable x is does not say it of a record
+    windowed: ClassVar[bool] = False  #: whether a record may be cut into several points, by `cut`
     config: Any
     space: Space
     notes: list[str]
@@ -53,6 +56,19 @@ class Codec(ABC):
 
         With `known`, the parsed records that x completes, what is known stands as it was.
         """
+
+    def cut(self, records: Records, learning: bool) -> tuple[Tensor, np.ndarray]:
+        """Points x (W, *event) that parsed records are learned from, or judged by, and which record (W,) each is of, in order.
+        log p of a record is the sum over the points that it is judged by."""
+        return self.encode(records), np.arange(len(records))
+
+    def units(self, x: Tensor) -> Tensor:
+        """What each point counts for in a mean, (B,) float32, before weights: 1, or its tokens."""
+        return torch.ones(len(x))
+
+    def sizes(self, x: Tensor) -> Tensor:
+        """Variables of the raw record in each point, (B,) int64, what bits per dimension divide by: bytes, for texts."""
+        return torch.full((len(x),), self.space.coordinates)
 
     @abstractmethod
     def log_volume(self, x: Tensor) -> Tensor:

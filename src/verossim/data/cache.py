@@ -1,6 +1,7 @@
 """Records parsed and encoded once, split by content, and kept as flat files that batches are cut from.
 
-Each side of the split has its own files, one a quantity: x, condition, units, index, fingerprint. A batch maps the stretch of
+Each side of the split has its own files, one a quantity: x, condition, units, index, fingerprint; a record that is cut into
+several points is on one side with all of them. A batch maps the stretch of
 the file that it needs and the map goes with the batch, so that memory does not grow with the data; a side that is small is
 held in memory instead. Pictures keep their 256 levels as bytes and become x = (level + 1/2) 2 / 256 - 1 on the way out.
 """
@@ -23,7 +24,7 @@ from ..codecs import Codec
 from ..config import plain
 from ..errors import BadConfig, BadData, CannotWrite, printable
 from ..folders import partial
-from ..spaces import Batch, Continuous, Problem, Records
+from ..spaces import Batch, Continuous, Discrete, Problem, Records
 from .archives import Folder, is_full
 from .fingerprints import duplicates, fingerprints, held_out_rows
 from .manifest import Manifest
@@ -106,6 +107,8 @@ class Split:
         x = parts["x"]
         if self.levels:
             x = x.to(torch.float32).add_(0.5).mul_(2 / self.levels).sub_(1)
+        elif not x.is_floating_point():
+            x = x.to(torch.int64)
         units = parts["units"] if self.unit == 1 else parts["units"] / self.unit
         return Batch(x, parts.get("condition"), units, parts["index"])
 
@@ -226,17 +229,20 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
             kept, parsed, weights = _parsed(block, source, codec)
             if not kept:
                 continue
-            x = codec.encode(parsed).numpy()
-            if levels == 256:
-                x = ((x + 1) * (levels / 2) - 0.5).round().astype(np.uint8)
             prints = fingerprints(parsed.without(*unused))
             held = held_out_rows(prints, manifest.share)
-            quantities = {"x": x, "units": weights, "index": block.first + np.array(kept), "fingerprint": prints}
+            quantities = {"units": weights, "index": block.first + np.array(kept), "fingerprint": prints}
             if label_codec is not None and source.label is not None:
                 labels = Records({source.label: block.columns[source.label]}, block.origin, block.first)
                 quantities["condition"] = label_codec.encode(labels).numpy()[kept]
+            if not codec.windowed:
+                x = codec.encode(parsed).numpy()
+                quantities["x"] = ((x + 1) * (levels / 2) - 0.5).round().astype(np.uint8) if levels == 256 else x
             for side, rows in zip(SIDES, (~held, held), strict=True):
-                files.add(side, {name: values[rows] for name, values in quantities.items()})
+                chosen = {name: values[rows] for name, values in quantities.items()}
+                if codec.windowed:
+                    chosen = _windows(codec, parsed.take(np.flatnonzero(rows).tolist()), chosen, side == "train")
+                files.add(side, chosen)
         if not sum(files.counts.values()):
             first = source.problems[0].message if source.problems else ""
             raise BadData("DATA_EMPTY", f"{source.origin}: not one record can be used.", first)
@@ -249,6 +255,17 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
     mark.write_text(json.dumps({"layout": layout, "levels": levels, "counts": counts, "bytes": _sizes(path),
                                 "origin": source.origin, "problems": [asdict(told) for told in source.problems]}))
     mark.rename(path / _MARK)
+
+
+def _windows(codec: Codec, records: Records, quantities: dict[str, np.ndarray], learning: bool) -> dict[str, np.ndarray]:
+    """The quantities of the points that records are cut into, tokens in as few bytes as hold them; each has a fingerprint of
+    its own, of its record's and of which it is."""
+    x, of = codec.cut(records, learning)
+    which = np.arange(len(of)) - np.searchsorted(of, of)
+    cut = {name: values[of] for name, values in quantities.items()}
+    assert isinstance(codec.space, Discrete)
+    return {**cut, "x": x.numpy().astype(np.int16 if codec.space.vocabulary < 1 << 15 else np.int32),
+            "units": cut["units"] * codec.units(x).numpy(), "fingerprint": cut["fingerprint"] + which.astype(np.uint64)}
 
 
 def _parsed(block: Records, source: Source, codec: Codec) -> tuple[list[int], Records, np.ndarray]:

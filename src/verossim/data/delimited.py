@@ -21,7 +21,7 @@ from ..errors import BadData, printable
 from ..spaces import Problem, Records
 from .paths import open_regular
 from .reader import FileEntry, Report, TableFile, check_columns, problem, records_of
-from .sniff import dialect_of, encoding_of
+from .sniff import dialect_of, encoding_of, is_damaged
 
 __all__ = ["CELL_BYTES", "CsvReader", "JsonLinesReader"]
 
@@ -44,11 +44,13 @@ class Utf8Stream(io.RawIOBase):
     """A file's text as UTF-8, whatever its encoding; takes the file's sha256 from the same bytes.
 
     `quoted` says that a quote has been read, `mended` that bytes were not valid and were read as Windows-1252, `entry`
-    is the file's digest once the end has been reached.
+    is the file's digest once the end has been reached. Where it is `strict`, only a text that is ASCII up to there goes on as
+    Windows-1252, and other bytes that are not valid raise BadData TEXT_ENCODING.
     """
 
-    def __init__(self, path: Path, origin: str, encoding: str):
+    def __init__(self, path: Path, origin: str, encoding: str, strict: bool = False):
         self.file, self.name = open_regular(path, origin), path.name
+        self.origin, self.encoding, self.strict, self.ascii = origin, encoding, strict, True
         self.decoder = codecs.getincrementaldecoder(encoding)("strict")
         self.digest, self.size = hashlib.sha256(), 0
         self.pending = memoryview(b"")
@@ -80,10 +82,28 @@ class Utf8Stream(io.RawIOBase):
 
     def _decoded(self, raw: bytes) -> str:
         try:
-            return self.decoder.decode(raw, not raw)
-        except UnicodeDecodeError:
+            text = self.decoder.decode(raw, not raw)
+        except UnicodeDecodeError as error:
+            if self.strict:
+                return self._gone_on(error, not raw)
             self.mended, self.decoder.errors = True, "verossim-windows"
             return self.decoder.decode(raw, not raw)
+        self.ascii = self.ascii and text.isascii()
+        return text
+
+    def _gone_on(self, error: UnicodeDecodeError, last: bool) -> str:
+        """What has been read, up to the invalid byte as it was and from there as Windows-1252, if that can be."""
+        before, rest = error.object[:error.start], error.object[error.start:]
+        if self.encoding == "utf-8" and self.ascii and before.isascii() and not is_damaged(rest):
+            self.mended, self.ascii, self.encoding = True, False, "cp1252"
+            self.decoder = codecs.getincrementaldecoder("cp1252")("strict")
+            try:
+                return before.decode() + self.decoder.decode(rest, last)
+            except UnicodeDecodeError as further:
+                error = further
+        offset = self.size - len(error.object) + error.start
+        raise BadData("TEXT_ENCODING", f"{self.origin}: byte 0x{error.object[error.start]:02x} at offset {offset:,} is not "
+                      f"valid {self.encoding}.", "Mend it there, or convert the text to UTF-8 from what it was written in.")
 
 
 class _TextTable(TableFile):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ..errors import BadData
 
-__all__ = ["PICTURE_SUFFIXES", "TEXT_SUFFIXES", "Dialect", "dialect_of", "encoding_of", "is_picture", "kind_of"]
+__all__ = ["DOCUMENT_SUFFIXES", "PICTURE_SUFFIXES", "TEXT_SUFFIXES", "Dialect", "dialect_of", "encoding_of", "is_damaged",
+           "is_picture", "kind_of"]
 
 #: Suffixes of files that are handed to the image codec, which has the last word on their content.
 PICTURE_SUFFIXES = frozenset({
@@ -21,6 +22,9 @@ PICTURE_SUFFIXES = frozenset({
 
 #: Suffixes that tell a text table from a README where a folder holds both.
 TEXT_SUFFIXES = frozenset({".csv", ".dat", ".data", ".psv", ".tab", ".tsv"})
+
+#: Suffixes of files that are text to be learned as text, where nothing else is asked for.
+DOCUMENT_SUFFIXES = frozenset({".abc", ".md", ".smi", ".smiles", ".text", ".txt"})
 
 _MAGIC = (
     (b"PAR1", "parquet"), (b"ARROW1\0\0", "arrow-file"), (b"\xff\xff\xff\xff", "arrow-stream"), (b"\x93NUMPY", "npy"),
@@ -31,6 +35,7 @@ _MAGIC = (
     *((b"\x80" + bytes([version]), "pickle") for version in range(2, 6)),
 )
 _PNM = re.compile(rb"P[1-6][\s#]+[\d#]")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -76,6 +81,14 @@ def encoding_of(sample: bytes) -> str:
     import charset_normalizer
     best = charset_normalizer.from_bytes(sample[:65536]).best()
     return best.encoding if best else "cp1252"
+
+
+def is_damaged(sample: bytes) -> bool:
+    """Whether bytes that are not UTF-8 are UTF-8 with some damage, rather than of another encoding: they hold at least as many
+    characters of several bytes as invalid bytes, or a surrogate, which has no place in UTF-8."""
+    kept = sample.decode(errors="ignore")
+    wide = sum(character > "\x7f" for character in kept)
+    return wide >= max(1, len(sample) - len(kept.encode())) or bool(_SURROGATE.search(sample))
 
 
 @dataclass(frozen=True)

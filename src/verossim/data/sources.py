@@ -19,8 +19,9 @@ from .memory import from_memory
 from .paths import failure, head, missing
 from .pictures import LABELS, Found, PictureReader, walk
 from .reader import FileEntry, Reader
-from .sniff import PICTURE_SUFFIXES, TEXT_SUFFIXES, kind_of
+from .sniff import DOCUMENT_SUFFIXES, PICTURE_SUFFIXES, TEXT_SUFFIXES, kind_of
 from .tables import ArrowReader, NumpyReader, ParquetReader, combined
+from .texts import TEXT_KINDS, Asked, are_texts, text_columns, text_file, text_folder, texts_in_memory
 
 __all__ = ["PROBLEMS", "Source", "open_source"]
 
@@ -28,13 +29,14 @@ __all__ = ["PROBLEMS", "Source", "open_source"]
 PROBLEMS = 1000
 _TABLES = ("parquet", "arrow-file", "arrow-stream", "npy", "json", "text")
 
-WANTED = {"image": "pictures: a folder, an archive or an array of them", "table": "a table"}
+WANTED = {"image": "pictures: a folder, an archive or an array of them", "table": "a table",
+          "text": "text: a file, a folder of files, JSON lines, or a list of texts"}
 
 
 class Source:
     """Records that can be read again and again, a block at a time.
 
-    modality "image" or "table"; origin in words; label, weight: column names or None; columns: all names in order;
+    modality "image", "table" or "text"; origin in words; label, weight: column names or None; columns: all names in order;
     problems: what was passed over so far, each once; problem_count: how many, where there are too many to keep;
     notes: what a person should know (dialect, encoding, files left alone).
     """
@@ -103,28 +105,37 @@ class Source:
 
 
 def open_source(data: Any, label: str | None = None, weight: str | None = None, modality: str | None = None,
-                strict: bool = False, image_pixels: int = 64_000_000) -> Source:
+                strict: bool = False, image_pixels: int = 64_000_000, condition: str | None = None, target: str | None = None,
+                documents: str = "auto") -> Source:
     """The source of records that `data` is.
 
     data : a path (folder of pictures or tables; CSV, JSON lines, Parquet, Arrow, NumPy; an archive of these), "hf:NAME",
         an array or tensor (N, D) or uint8 (N, H, W[, C]), a pandas or polars frame, an Arrow table, columns by name, a list
-        of pictures, an iterator of dictionaries, Records.
+        of pictures, an iterator of dictionaries, Records; a text file or a folder of them, a list of str or bytes.
     label, weight : columns that are not learned as features: the class of each record, and its weight (finite, above 0).
-    modality : "image" or "table" where a folder holds both.
+    modality : "image", "table" or "text" where a folder holds several, or for text that is not told by its suffix: any file,
+        JSON lines with the field "text" or "messages", an iterator of texts.
     strict : raise at the first problem instead of passing over the record.
     image_pixels : the largest picture taken; a file that must hold more is not read.
+    condition, target : the columns of pairs of texts in a table or JSON lines; target alone: the column that is the text.
+    documents : how a text file is cut into documents: "file" (each is one), "line", "blank" (by blank lines), "tune" (each
+        begins with "X:"), or "auto": tunes of .abc files, lines of .smi files, else the file.
 
     Raises BadData (DATA_MISSING, DATA_EMPTY, DATA_FORMAT, COLUMN_UNKNOWN, the codes of each format), Refused
     PICKLE_REFUSED, MissingExtra.
     """
     if isinstance(data, Source):
         return data
+    asked = Asked(condition, target, documents).check()
+    modality = "text" if modality is None and target is not None else modality
     if isinstance(data, str) and data.startswith("hf:"):
-        reader = from_hub(data[3:])
+        reader = text_columns(from_hub(data[3:]), asked) if modality == "text" else from_hub(data[3:])
     elif isinstance(data, str | os.PathLike):
         if not os.fspath(data):
             raise BadData("DATA_MISSING", "The path of the data is empty.", "Name a file or a folder; '.' is this one.")
-        reader = _from_path(Path(data).expanduser(), printable(data), modality, image_pixels)
+        reader = _from_path(Path(data).expanduser(), printable(data), modality, image_pixels, asked)
+    elif modality == "text" or (modality is None and are_texts(data)):
+        reader = texts_in_memory(data, asked)
     else:
         reader = from_memory(data)
     if modality is not None and reader.modality != modality:
@@ -133,7 +144,7 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
     return Source(reader, label, weight, strict)
 
 
-def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int) -> Reader:
+def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int, asked: Asked) -> Reader:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -142,14 +153,17 @@ def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int)
         raise failure(error, origin) from error
     path = path.resolve()
     if stat.S_ISDIR(mode):
-        return _from_folder(path, origin, modality, image_pixels)
+        return _from_folder(path, origin, modality, image_pixels, asked)
     start = head(path, origin)
     kind = kind_of(start)
     if kind in PACKED:
         folder = unpack(path, origin, kind)
-        reader = _from_folder(folder.path, origin, modality, image_pixels)
+        reader = _from_folder(folder.path, origin, modality, image_pixels, asked)
         reader.home = folder
         return reader
+    named = path.suffix.lower() in DOCUMENT_SUFFIXES and kind in (*TEXT_KINDS, "binary data")
+    if modality == "text" or (modality is None and named):
+        return text_file(path, origin, kind, asked)
     if kind == "picture" or path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureReader(path.parent, origin, Found([path.name]), image_pixels)
     return _table(path, origin, kind)
@@ -171,12 +185,16 @@ def _table(path: Path, origin: str, kind: str) -> Reader:
     return CsvReader(path, origin) if kind == "text" else ArrowReader(path, origin, kind == "arrow-stream")
 
 
-def _from_folder(root: Path, origin: str, modality: str | None, image_pixels: int) -> Reader:
+def _from_folder(root: Path, origin: str, modality: str | None, image_pixels: int, asked: Asked) -> Reader:
     found = walk(root)
     kinds = {name: _kind(root, name, found) for name in found.names}
+    if modality == "text":
+        return text_folder(root, origin, found, kinds, asked, False)
     if modality == "image" or (modality is None and "picture" in kinds.values()):
         return PictureReader(root, origin, found, image_pixels)
     named = {name: kind for name, kind in kinds.items() if _is_table(name, kind, len(kinds) == 1)}
+    if not named and modality is None and any(_is_document(name, kind) for name, kind in kinds.items()):
+        return text_folder(root, origin, found, kinds, asked, True)
     if not named:
         return PictureReader(root, origin, found, image_pixels)
     tables = [_table(Path(found.targets.get(name) or root / name), f"{origin}/{printable(name)}", kind)
@@ -202,5 +220,10 @@ def _kind(root: Path, name: str, found: Found) -> str:
 def _is_table(name: str, kind: str, alone: bool) -> bool:
     """Whether a file of a folder is one of its tables: a text is one by its suffix too, for a README is also text."""
     if kind == "text":
-        return name != LABELS and (alone or Path(name).suffix.lower() in TEXT_SUFFIXES)
-    return kind in _TABLES or kind == "pickle"
+        return name != LABELS and ((alone and not _is_document(name, kind)) or Path(name).suffix.lower() in TEXT_SUFFIXES)
+    return (kind in _TABLES and not _is_document(name, kind)) or kind == "pickle"
+
+
+def _is_document(name: str, kind: str) -> bool:
+    """Whether a file of a folder is text by its content and by its suffix."""
+    return kind in TEXT_KINDS and Path(name).suffix.lower() in DOCUMENT_SUFFIXES

@@ -184,12 +184,19 @@ class LearnsByGradient(Family):
     networks: nn.ModuleDict  #: everything that learns; what may be wrapped, compiled and shared out over ranks
     turns: ClassVar[tuple[Turn, ...]] = (Turn(),)  #: who learns when; Turn() stands for all networks at once
     moments: ClassVar[tuple[float, float]] = (0.9, 0.99)  #: decay of the first and second moments of gradients, a step
+    optimizer: ClassVar[str] = "adamw"  #: what it learns best by: "adamw" or "muon"
     peak: float = 1e-3  #: rate of networks of width 64; wider ones learn more slowly
+    a_step: ClassVar[tuple[int, int] | None] = None  #: numbers of a step, at least and at most; None: it is records that count
     descends: ClassVar[bool] = True  #: whether its losses fall as it learns, so that a leap of one is a fault
     twice: ClassVar[bool] = False  #: whether its loss differentiates twice, which neither FSDP2 nor torch.compile can
     fewest: ClassVar[int] = 1  #: different records, below which it would only learn them by heart
     examined: ClassVar[int] = 0  #: steps from one exam to the next; 0 for none
     signs: ClassVar[tuple[Sign, ...]] = ()  #: those of `examine` that have bounds
+
+    @property
+    def enough(self) -> int:
+        """Records that a network of this size should see at least; 0 for as many as any."""
+        return 0
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets what has to be measured before learning, from a random part of the records, in buffers. Nothing by default."""

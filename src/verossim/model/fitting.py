@@ -15,10 +15,11 @@ from ..codecs import Codec
 from ..codecs.label import Label
 from ..codecs.latent import Latent
 from ..config import build, knobs
-from ..errors import BadConfig, BadData, near, printable
+from ..errors import BadConfig, BadData, Incompatible, near, printable
 from ..families import Family, LearnsByGradient
 from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
+from ..spaces import Discrete
 from ..store import RUN_MODEL
 from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
 from .running import DATA, EVENTS, by_gradient, check_place
@@ -33,6 +34,7 @@ HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, an
 def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
         seed: int = 0, held_out: float = 0.1, strict: bool = False, folder: str | Path | None = None, restart: bool = False,
         force: bool = False, device: str = "auto", journal: Journal | None = None, over: str | Path | None = None,
+        start: str | Path | None = None, condition: str | None = None, target: str | None = None, documents: str = "auto",
         **settings: Any) -> Model:
     """Learns the distribution of `source` and returns the model.
 
@@ -48,6 +50,9 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     device : "cpu", "cuda" or "auto".
     over : a saved model with latents (family vae) of such records. What is learned are the latents that it gives them, and
         what is sampled is decoded by it; it goes into the new model whole. Such a model has no log_prob.
+    start : a saved model of the same family to go on from, with its codec and its settings: fine-tuning.
+    condition, target : the columns of pairs of texts, of which the second is learned given the first.
+    documents : how text files are cut into documents: "file", "line", "blank" (at blank lines), "tune", or "auto".
     settings : those of the family, of learning and of the codec, e.g. components=20, samples=200_000, size=32.
 
     Raises BadConfig for settings, BadData for the source; both say the value, the place and the way out.
@@ -57,11 +62,16 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     if not 0 <= held_out < 1:
         raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
     kind = FAMILIES.load(family)
+    if modality is None and kind.accepts == (Discrete,):
+        modality = "text"
     config, rest = _taken(kind.Config, settings, family)
     learning, rest = _taken(learning_of(kind), rest, "learning")
     base = None if over is None else Model.load(over)
+    begun = None if start is None else Model.load(start)
+    if begun is not None:
+        config = _going_on(begun, kind, family, settings, start)
     opened = data.open_source(source, label=label, weight=weight, modality=modality if base is None else base.codec.modality,
-                              strict=strict)
+                              strict=strict, condition=condition, target=target, documents=documents)
     reader = CODECS.load(opened.modality if base is None else "latent")
     for name in rest.keys() - knobs(reader.Config).keys():
         raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality if base is None else 'latent'}' "
@@ -69,7 +79,8 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
                         near(name, {**knobs(kind.Config), **knobs(learning_of(kind)), **knobs(reader.Config)}))
     unfitted = reader(build(reader.Config, rest, opened.modality)) if base is None else Latent(base.codec, base.family)
     asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out,
-             "over": base and base.sha256, **settings}
+             "over": base and base.sha256, "start": begun and begun.sha256, "condition": condition, "target": target,
+             "documents": documents, **settings}
     journal = journal or Journal()
     with contextlib.ExitStack() as held:
         if device == "cuda" and not issubclass(kind, LearnsByGradient):
@@ -86,7 +97,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
                 journal = held.enter_context(contextlib.closing(Journal(place / EVENTS, *journal.listeners)))
         if base is not None:
             base.family.to(engine.device)
-        codec, labels = _fitted_codecs(opened, unfitted)
+        codec, labels = _fitted_codecs(opened, unfitted) if begun is None else (begun.codec, begun.label)
         journal.event("codec", modality=opened.modality, columns=[*codec.describe(), *(labels.describe() if labels else [])],
                       notes=[*opened.notes, *codec.notes])
         encoded = data.prepare(opened, codec, labels, held_out=held_out, strict=strict, folder=place and place / DATA)
@@ -102,9 +113,12 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
             "problems": len(opened.problems), "held_out": None,
         }
+        if begun is not None:
+            card["start"] = {"model": str(start), "sha256": begun.sha256}
         if base is not None:
             card["over"] = {"model": str(over), "sha256": base.sha256, "family": base.card["family"]}
-        task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began)
+        task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began,
+                    None if begun is None else begun.family.state_dict())
         model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
         model.problems = list(opened.problems)
         if base is not None:
@@ -116,6 +130,17 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         if folder is not None and place is not None and engine.first:
             model.save(place / RUN_MODEL)
     return model
+
+
+def _going_on(begun: Model, kind: type[Family], family: str, settings: dict[str, Any], start: Any) -> Any:
+    """The config of the model that is to be gone on from. Raises Incompatible START_FAMILY, BadConfig SETTING_FIXED."""
+    if type(begun.family) is not kind or not issubclass(kind, LearnsByGradient):
+        raise Incompatible("START_FAMILY", f"{printable(start)} is a model of family '{begun.card.get('family')}', and "
+                           f"'{family}' was asked for.", "Name that family, if it learns by gradient.")
+    fixed = settings.keys() & {*knobs(kind.Config), *knobs(type(begun.codec).Config)}
+    if fixed:
+        raise BadConfig("SETTING_FIXED", f"'{sorted(fixed)[0]}' is that of the model which is gone on from.", "Leave it out.")
+    return begun.family.config
 
 
 def learning_of(kind: type[Family]) -> type:

@@ -71,7 +71,10 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
     def built(config: Any) -> LearnsByGradient:
         with untouched():
             torch.manual_seed(task.seed)
-            return task.kind(config, space, condition)
+            family: LearnsByGradient = task.kind(config, space, condition)
+            if task.tensors is not None:
+                family.load_state_dict(dict(task.tensors))
+            return family
     found = task.engine.tell(lambda: (None if restart else _recorded(place, task)) or _settled(place, task, built))
     config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
     family = built(config)
@@ -104,7 +107,7 @@ def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: i
     """
     if not len(split) or model.codec.lossy:
         return None
-    nats, units, family = [], [], cast(LearnsByGradient, model.family)
+    nats, units, family, variables, tokens = [], [], cast(LearnsByGradient, model.family), 0, 0.0
     with torch.no_grad():
         for first in range(0, min(len(split), JUDGED), at_once):
             given = split.slice(first, min(first + at_once, JUDGED))
@@ -115,18 +118,22 @@ def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: i
                 return None
             nats.append(parts["nats"].double().cpu() - model.codec.log_volume(given.x))
             units.append(given.units.double())
+            variables += int(model.codec.sizes(given.x).sum())
+            tokens += float(model.codec.units(given.x).sum())
     l, u = torch.cat(nats), torch.cat(units)
     mean = float(u @ l / u.sum())
     error = float((u * (l - mean)).norm() / u.sum()) if len(l) > 1 else math.nan
-    scale = model.codec.space.coordinates * math.log(2)
-    return {"records": len(l), "log_prob": -mean, "kind": "bound", "bits": mean / scale, "bits_stderr": error / scale,
+    each = model.codec.space.coordinates  # of texts, windows of so many tokens, whose bits are told for a byte
+    scale = math.log(2) * each * (variables / max(tokens, 1) if model.codec.windowed else 1)
+    kind = "exact" if family.likelihood == "exact" else "bound"
+    return {"records": len(l), "log_prob": -mean, "kind": kind, "bits": mean / scale, "bits_stderr": error / scale,
             "of": "p(x)" if model.label is None else "p(x | y)", "accuracy": None}
 
 
 def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:
     """Settles what was left open, and writes it down; only then is the run that was there removed."""
     config, training, forecast = settle(built, task.config, task.learning, task.encoded.train, task.engine, place,
-                                        began=task.began)
+                                        began=task.began, kind=task.kind)
     task.journal.event("forecast", **vars(forecast), disk=forecast.disk, config=plain(config), training=vars(training))
     settled = {"asked": task.asked, "data": task.encoded.manifest.hash, "config": plain(config), "training": vars(training)}
     _clear(place)

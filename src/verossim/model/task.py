@@ -1,7 +1,10 @@
 """What is to be learned from what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from .. import data
 from ..codecs import Codec
@@ -17,7 +20,7 @@ class Task:
     """A family (`kind`, its config) that is to learn encoded records, the codecs they came by, and how to learn.
 
     card : what is known of the model so far; asked : the settings as they were given, by name;
-    began : when the fit did, by `time.perf_counter`.
+    began : when the fit did, by `time.perf_counter`; tensors : of the family that is gone on from, by name.
     """
 
     kind: Any
@@ -32,6 +35,7 @@ class Task:
     card: dict[str, Any]
     asked: dict[str, Any]
     began: float
+    tensors: Mapping[str, Tensor] | None = None
 
     @property
     def condition(self) -> Space | None:

@@ -15,12 +15,14 @@ from torch import Tensor
 from .. import __version__, data, store
 from ..codecs import Codec
 from ..codecs.label import Label
+from ..codecs.text import Text
 from ..config import build, plain
 from ..errors import BadConfig, BadData, CorruptStore, Incompatible, NoLikelihood
 from ..families import Family
 from ..seeds import Noise, check_seed
 from ..spaces import Likelihood, Problem, Records, space_plain
 from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
+from .texts import Written, search, write
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -67,8 +69,21 @@ class Model:
             return records
         return replace(records, columns={**records.columns, **self.label.decode(y).columns})
 
+    def write(self, n: int = 1, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
+              stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
+        """n texts that go on from a prompt, a token longer each time: see `texts.write`."""
+        return write(self, n, prompt, condition, seed, first, stop, **settings)
+
+    def search(self, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
+        """The most probable text that goes on from a prompt, or is the target of a condition: see `texts.search`."""
+        return search(self, prompt, condition, beam, tokens)
+
     def sample(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Any:
-        """The same as people hold them: a list of PIL images, or a table of the frame library that the data came in with."""
+        """The same as people hold them: a list of PIL images or of texts, or a table of the frame library that the data came in
+        with. Texts may have a `prompt` to go on from, and `stop` strings."""
+        if isinstance(self.codec, Text) and self.label is None:
+            *_, texts = self.write(n, condition=condition, seed=seed, first=first, **settings)
+            return [text.text for text in texts]
         return data.to_people(self.draw(n, condition, seed, first, **settings), self.card.get("frame", "arrow"))
 
     def score(self, source: Any, condition: Any = None, method: str | None = None) -> Iterator[Scored]:
@@ -80,13 +95,14 @@ class Model:
                                "share the same latents.", "Ask the model that it was fitted over, or fit one without.")
         if method is not None:
             self.family.way(method)
-        for records, x, _ in self._points(source):
+        for records, x, of in self.judged(source):
             y = None if condition is None else self._condition(condition, Noise(0, len(x)))
             noise = Noise(0, len(x), records.first)
             with torch.inference_mode():
                 likelihood = self.family.log_prob(x.to(self.family.device), y, noise, method)
             log_p, stderr = likelihood.log_prob.cpu(), None if likelihood.stderr is None else likelihood.stderr.cpu()
-            yield Scored(records, replace(likelihood, log_prob=log_p + self.codec.log_volume(x), stderr=stderr))
+            likelihood = replace(likelihood, log_prob=log_p + self.codec.log_volume(x), stderr=stderr)
+            yield Scored(records, likelihood if of is None else _together(likelihood, of, self.codec.sizes(x), len(records)))
 
     def log_prob(self, source: Any, condition: Any = None, method: str | None = None) -> Likelihood:
         """Nats per record, (B,): log mass where values are whole or 8-bit, log density in raw units elsewhere."""
@@ -94,7 +110,9 @@ class Model:
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be scored.", _first(self.problems))
         stderr = torch.cat([p.stderr for p in parts if p.stderr is not None]) if parts[0].stderr is not None else None
-        return replace(parts[0], log_prob=torch.cat([p.log_prob for p in parts]), stderr=stderr)
+        sizes = [p.coordinates for p in parts if isinstance(p.coordinates, Tensor)]
+        return replace(parts[0], log_prob=torch.cat([p.log_prob for p in parts]), stderr=stderr,
+                       coordinates=torch.cat(sizes) if sizes else parts[0].coordinates)
 
     def sandwich(self, n: int = 8, seed: int = 0) -> dict[str, float]:
         """How far an estimate is to be trusted: means over n records that the model makes itself, in nats of the codec's units:
@@ -297,16 +315,33 @@ class Model:
 
     def _points(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (parsed records, x (B, *event), label (B,) or -1) of anything that `open_source` opens."""
+        for block, parsed in self._parsed(source, unknown):
+            y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
+            yield parsed, self.codec.encode(parsed, unknown), y[data.rows_of(block, parsed)]
+
+    def judged(self, source: Any) -> Iterator[tuple[Records, Tensor, Tensor | None]]:
+        """Blocks of (parsed records, points x (W, *event), which record (W,) each is of); None where each is of its own."""
+        for _, parsed in self._parsed(source):
+            x, of = self.codec.cut(parsed, learning=False)
+            yield parsed, x, torch.from_numpy(of) if self.codec.windowed else None
+
+    def _parsed(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Records]]:
+        """Blocks as they are read, and parsed; of these none is empty."""
         opened = data.open_source(source, modality=self.codec.modality)
         column = None if self.label is None else self.label.config.column
         found: list[Problem] = []
         for block in opened.blocks():
             parsed = self.codec.parse(features(block, opened.label, column, self.card.get("weight")), found, unknown)
             if len(parsed):
-                y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
-                yield parsed, self.codec.encode(parsed, unknown), y[data.rows_of(block, parsed)]
+                yield block, parsed
             del found[PROBLEMS:]
         self.problems = [*opened.problems, *found]
+
+
+def _together(likelihood: Likelihood, of: Tensor, sizes: Tensor, count: int) -> Likelihood:
+    """The likelihood of `count` records from that of the points they were cut into, which record (W,) each is of."""
+    log_p = likelihood.log_prob.new_zeros(count, dtype=torch.float64).index_add_(0, of, likelihood.log_prob.double())
+    return replace(likelihood, log_prob=log_p, coordinates=torch.zeros(count, dtype=torch.int64).index_add_(0, of, sizes))
 
 
 def features(block: Records, *aside: str | None) -> Records:

@@ -31,19 +31,21 @@ def places(axes: tuple[int, ...]) -> Tensor:
     return torch.cartesian_prod(*(torch.arange(float(length)) for length in axes)).view(-1, len(axes))
 
 
-def turns(places: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (N, width // 2) of the angles at places (N, A); the pairs are shared out over the axes."""
+def turns(places: Tensor, width: int, longest: float = LONGEST) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, width // 2) of the angles at places (N, A); the pairs are shared out over the axes. longest: the
+    slowest rotation has about this wavelength over 2 pi."""
     A, P = places.shape[1], width // 2
     each = P // A
-    frequencies = LONGEST ** -(torch.arange(each) / max(each, 1))
+    frequencies = longest ** -(torch.arange(each) / max(each, 1))
     angles = (places[:, :, None] * frequencies).flatten(1)
     angles = F.pad(angles, (0, P - angles.shape[1]))
     return angles.cos(), angles.sin()
 
 
 def turned(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """x (B, H, N, D) with its pairs (x_i, x_(i + P)) turned by angles (N, P), P = D // 2; the last of an odd D stays."""
-    P = cosines.shape[1]
+    """x (B, H, N, D) with its pairs (x_i, x_(i + P)) turned by angles (N, P) or (B, 1, N, P), P = D // 2; the last number of an
+    odd D stays."""
+    P = cosines.shape[-1]
     a, b, rest = x.tensor_split((P, 2 * P), dim=-1)
     return torch.cat([a * cosines - b * sines, a * sines + b * cosines, rest], dim=-1)
 

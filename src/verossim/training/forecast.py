@@ -60,7 +60,8 @@ class Training:
     batch: int | str = knob("auto", "records a step, on all ranks together", low=1, high=1 << 20, choices=("auto",))
     accumulate: int = knob(1, "rounds that a step is cut into, to save memory", low=1, high=1 << 16)
     rate: float | str = knob("auto", "peak rate of learning", low=0.0, high=1.0, choices=("auto",))
-    optimizer: str = knob("adamw", "adamw, or muon for matrices and adamw for the rest", choices=("adamw", "muon"))
+    optimizer: str = knob("auto", "adamw, or muon for matrices and adamw for the rest; auto: what the family learns best by",
+                          choices=("auto", "adamw", "muon"))
     decay: float = knob(0.01, "decay of matrices and kernels towards zero, per rate", low=0.0, high=1.0)
     clip: float = knob(1.0, "longest gradient; 0 for any", low=0.0, high=1e6)
     average: float = knob(0.05, "width of the weights' average, as a share of the run; 0 for none", low=0.0, high=0.28)
@@ -88,37 +89,40 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Probe:
-    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as it was settled."""
+    """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as it was settled;
+    enough: records that it should see at least."""
 
     seconds: float
     bytes: float
     parameters: int
     peak: float
     width: int
+    enough: int
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
            folder: Path | None = None, limit: int | None = None,
-           began: float | None = None) -> tuple[Any, Settled, Forecast]:
+           began: float | None = None, kind: type[LearnsByGradient] = LearnsByGradient) -> tuple[Any, Settled, Forecast]:
     """The config and the training with nothing left open, and what they will cost.
 
-    build : a family of a config. limit : bytes of memory that may be used, the machine's when None. began : when the time that
-    the budget allows began, by `time.perf_counter`; now when None.
+    build : a family of a config, of a `kind`. limit : bytes of memory that may be used, the machine's when None. began : when
+    the time that the budget allows began, by `time.perf_counter`; now when None.
     Raises BadConfig PLAN_MEMORY, PLAN_BUDGET or PLAN_DISK, each naming the setting to change.
     """
     limit = memory() if limit is None else limit
     began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
-    a_step = -(-training.batch // engine.ranks) if isinstance(training.batch, int) else _batch(data, math.inf)
+    training = replace(training, optimizer=kind.optimizer) if training.optimizer == "auto" else training
+    a_step = -(-training.batch // engine.ranks) if isinstance(training.batch, int) else _batch(data, math.inf, kind.a_step)
     prober = _Prober(build, data, training.precision, training.optimizer, engine, a_step,
                      PROBING * budget if budget else PROBING_SECONDS, limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
-    config, probe = _widest(prober, config, len(data), budget)
+    config, probe = _widest(prober, config, budget)
     left = math.inf if budget is None else budget - (time.perf_counter() - began)
     wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * left * engine.ranks / probe.seconds
     wanted = training.samples if isinstance(training.samples, int) else wanted
-    batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted), engine.ranks)
+    batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted, kind.a_step), engine.ranks)
     samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
@@ -141,10 +145,11 @@ def seconds_of(text: str) -> float:
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
-def _batch(data: Split, samples: float) -> int:
-    """A power of two within BATCHES: about NUMBERS numbers, no more than a quarter of the records, and ENOUGH_STEPS of them."""
+def _batch(data: Split, samples: float, numbers: tuple[int, int] | None = None) -> int:
+    """A power of two within BATCHES, or of so many numbers in all: about NUMBERS, no more than a quarter of the records, and
+    ENOUGH_STEPS of them."""
     dims = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
-    low, high = BATCHES
+    low, high = BATCHES if numbers is None else (-(-number // max(dims, 1)) for number in numbers)
     most = int(min(NUMBERS // max(dims, 1), high, len(data) // 4, samples / ENOUGH_STEPS))
     return 1 << max(most, min(low, len(data))).bit_length() - 1
 
@@ -168,18 +173,17 @@ def _open(config: Any) -> bool:
     return vars(config).get("width", 0) in (None, "auto")
 
 
-def _widest(prober: "_Prober", config: Any, records: int, budget: float | None) -> tuple[Any, _Probe]:
+def _widest(prober: "_Prober", config: Any, budget: float | None) -> tuple[Any, _Probe]:
     """The config. With a budget, where its width was left open, it has the widest network that sees enough records in that time
     and fits in memory."""
     if budget is None or not _open(config):
         return config, prober.probe(config)
     low, high = (knobs(type(config))["width"].metadata[end] for end in ("low", "high"))
-    enough = min(max(ENOUGH_EPOCHS * records, ENOUGH[0]), ENOUGH[1])
     chosen: tuple[Any, _Probe] | None = None
     for width in (w for w in WIDTHS if low <= w <= high):
         candidate = replace(config, width=width)
         probe = prober.probe(candidate)
-        slow = probe.seconds * enough / prober.engine.ranks > USED * budget
+        slow = probe.seconds * probe.enough / prober.engine.ranks > USED * budget
         if chosen is not None and (slow or 4 * COPIES * probe.parameters + probe.bytes > prober.limit):
             break
         chosen = candidate, probe
@@ -209,7 +213,7 @@ class _Prober:
         parameters = dict(self.engine.named(family.networks))
         size, width = sum(p.numel() for p in parameters.values()), vars(family.config).get("width") or PEAK_WIDTH
         if 4 * COPIES * size > self.limit:
-            return _Probe(math.inf, 0.0, size, family.peak, width)
+            return _Probe(math.inf, 0.0, size, family.peak, width, 0)
         count = min(PROBED, self.records, len(self.data))
         family.to(self.engine.device).train()
         family.start(batch := self._batch(count), Noise(0, 1))
@@ -228,7 +232,8 @@ class _Prober:
         many = int(min(self.records, len(self.data), self.seconds / max(2 * a_record, 1e-9),
                        self.limit / max(4 * bytes_each, 1.0)))
         a_record = self._quicker(family, optimizers, many) if many > count else a_record
-        return _Probe(a_record, bytes_each, size, family.peak, width)
+        enough = family.enough or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
+        return _Probe(a_record, bytes_each, size, family.peak, width, enough)
 
     def _quicker(self, family: LearnsByGradient, optimizers: Optimizers, count: int) -> float:
         """Seconds a record in the quicker of two steps of so many."""

@@ -23,7 +23,7 @@ COOL_DOWN = 0.3  # share of a run over which the rate goes to zero
 WARM_UP = 0.02  # share of a run, at most WARM_UP_STEPS steps
 WARM_UP_STEPS = 500
 MUON = 20.0  # rate of Muon over that of AdamW: its updates have unit spectral norm
-OUTSIDE = {"first", "last", "classes", "time", "places", "values"}  # modules whose matrices are none of the inside: layers at the ends, embeddings
+OUTSIDE = {"first", "last", "classes", "time", "places", "values"}  # modules whose matrices lie outside: end layers, embeddings
 
 
 def rate(samples: int, total: int, batch: int) -> float:

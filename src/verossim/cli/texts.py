@@ -1,0 +1,176 @@
+"""Texts on the command line: written as they come, answers in a chat, translations, and how probable each token is."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text as Line
+
+from ..errors import BadConfig, BadData, printable
+from ..model import Model
+from ..model.exchanging import export, imported
+from ..model.texts import Written, opening, weighed
+from ..safety import Release, release, release_file
+from ..seeds import check_seed
+from .console import Voice, first_rank
+from .records import provenance, tell_aside
+
+__all__ = ["chat", "give_out", "heat", "sample", "take_in", "translate"]
+
+AT_ONCE = 16  # texts written together
+SUFFIXES = {".txt", ".jsonl"}
+COLOURS = ("#2e7d32", "#689f38", "#c0a000", "#e07020", "#c62828")  # of tokens, from what was sure to what surprised
+BITS = (1.0, 3.0, 6.0, 10.0)  # between two colours
+
+
+def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, prompt: str | None, condition: str | None,
+           stop: Sequence[str], seed: int, overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """Writes n texts: to the terminal as they come, or into a folder of .txt files, one .txt, or JSON lines."""
+    check_seed(seed)
+    blocks = _written(voice, model, n, prompt, condition, stop, seed, settings, live=output is None)
+    source = provenance("sample", path, model, seed, n=n, prompt=prompt, condition=condition, stop=list(stop) or None,
+                        **settings)
+    if output is None:
+        texts = [_row(prompt, text) for block in blocks for text in block]
+        return {"count": n, "records": texts}
+    suffix = Path(output).suffix.lower()
+    if suffix == ".txt" and n > 1:
+        raise BadConfig("USAGE", f"{n} texts do not go into one {printable(output)}.", "Name it .jsonl, or give a folder.")
+    if suffix not in {*SUFFIXES, ""}:
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .txt or .jsonl, or give a folder.")
+    if suffix:
+        with release_file(output, source, overwrite) as path_of, path_of.open("w", encoding="utf-8", newline="") as file:
+            for text in (text for block in blocks for text in block):
+                whole = (prompt or "") + text.text
+                file.write(whole if suffix == ".txt" else json.dumps(_row(prompt, text), ensure_ascii=False) + "\n")
+    else:
+        with release(output, source, overwrite) as out:
+            _into_folder(out, prompt, blocks)
+        tell_aside(voice, out)
+    voice.quiet_bars()
+    voice.say(f"{n:,} texts: {printable(output)}")
+    return {"output": output, "count": n, "provenance": vars(source)}
+
+
+def _into_folder(out: Release, prompt: str | None, blocks: Iterator[list[Written]]) -> None:
+    number = 0
+    for block in blocks:
+        for text in block:
+            out.add(f"{number:06d}.txt", ((prompt or "") + text.text).encode())
+            number += 1
+
+
+def _row(prompt: str | None, text: Written) -> dict[str, Any]:
+    return {**({} if prompt is None else {"prompt": prompt}), "text": text.text, "log_prob": text.log_prob, "ended": text.ended}
+
+
+def _written(voice: Voice, model: Model, n: int, prompt: str | None, condition: str | None, stop: Sequence[str], seed: int,
+             settings: dict[str, Any], live: bool) -> Iterator[list[Written]]:
+    """Texts in blocks, each text the same whatever the block. live: the first of a block is shown as it is written."""
+    for first in range(0, n, AT_ONCE):
+        texts: list[Written] = []
+        if not live:
+            voice.bar("writing", first, n)
+        elif n == 1:
+            _stream(voice, prompt or "")
+        for texts in model.write(min(AT_ONCE, n - first), prompt, condition, seed, first, stop, **settings):
+            if live:
+                _stream(voice, texts[0].new if n == 1 else "")
+        if live and n == 1:
+            _stream(voice, "\n")
+        elif live:
+            for number, text in enumerate(texts, start=first + 1):
+                voice.note(f"--- {number} of {n}, {-text.log_prob / math.log(2):.1f} bits ---")
+                _stream(voice, (prompt or "") + text.text + "\n")
+        yield texts
+
+
+def _stream(voice: Voice, text: str) -> None:
+    """Adds to standard output at once; what a terminal would act on is escaped."""
+    if not voice.as_json and first_rank():
+        sys.stdout.write("\n".join(map(printable_line, text.split("\n"))))
+        sys.stdout.flush()
+
+
+def printable_line(text: str) -> str:
+    """A line of which nothing is hidden or acted on."""
+    return "".join(c if c.isprintable() or c == "\t" else printable(c) for c in text)
+
+
+def heat(voice: Voice, path: str, source: str) -> dict[str, Any]:
+    """Every token of every text, coloured by how much it surprises, with bits a byte; as JSON each token's nats."""
+    model = Model.load(path)
+    told: list[dict[str, Any]] = []
+    for records, tokens in weighed(model, source):
+        for row, weights in enumerate(tokens):
+            nats, size = sum(cost for _, cost in weights), sum(len(piece) for piece, _ in weights)
+            voice.note(f"--- {printable(records.where(row))}: {nats / math.log(2) / max(size, 1):.3f} bits a byte ---")
+            line = Line()
+            for piece, cost in weights:
+                bits = cost / math.log(2)
+                shown = "\n".join(map(printable_line, piece.decode(errors="replace").split("\n")))
+                line.append(shown, COLOURS[sum(bits > limit for limit in BITS)])
+            voice.out.print(line, soft_wrap=True)
+            told.append({"record": records.where(row), "nats": nats, "bytes": size,
+                         "tokens": [{"token": piece.decode(errors="replace"), "nats": cost} for piece, cost in weights]})
+    if not told:
+        raise BadData("DATA_EMPTY", "No text of the source can be scored.",
+                      model.problems[0].message if model.problems else "")
+    voice.problems(model.problems)
+    return {"records": told}
+
+
+def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Answers what is written line by line until the end of the input. What no longer fits in the context is forgotten, the
+    oldest first."""
+    model = Model.load(path)
+    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    kept = len(messages)
+    room = model.codec.space.shape[0] * 3 // 4
+    if sys.stdin.isatty():
+        voice.note("Write, and end a line with Enter; Ctrl-D ends the chat.")
+    for number, line in enumerate(sys.stdin):
+        if not line.strip():
+            continue
+        messages.append({"role": "user", "content": line.rstrip("\n")})
+        while len(opening(model, messages)) > room and len(messages) > kept + 1:
+            del messages[kept]
+        texts: list[Written] = []
+        for texts in model.write(1, messages, seed=seed, first=number, **settings):
+            _stream(voice, texts[0].new)
+        _stream(voice, "\n")
+        messages.append({"role": "assistant", "content": texts[0].text if texts else ""})
+    return {"messages": messages}
+
+
+def translate(voice: Voice, path: str, text: str, beam: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """The target of a condition: the most probable that a search with `beam` hypotheses finds, or with settings of sampling a
+    drawn one."""
+    model = Model.load(path)
+    if not text.strip():
+        raise BadData("TEXT_EMPTY", "There is nothing to translate.", "Give a text.")
+    best = model.search(condition=text, beam=beam) if not settings else None
+    if best is None:
+        *_, texts = model.write(1, condition=text, seed=seed, **settings)
+        best = texts[0]
+    voice.say(best.text)
+    return {"text": best.text, "log_prob": best.log_prob, "ended": best.ended}
+
+
+def take_in(voice: Voice, source: str, output: str) -> dict[str, Any]:
+    """A model of another program, saved as ours."""
+    model = imported(source)
+    model.save(output)
+    shape: Any = model.family.shape
+    voice.say(f"{shape.blocks} blocks of {shape.width}, {shape.vocabulary:,} tokens: saved: {printable(output)}")
+    return {"model": output, **model.describe()}
+
+
+def give_out(voice: Voice, path: str, output: str, format: str) -> dict[str, Any]:
+    """A model of ours as others read it."""
+    export(Model.load(path), output, format)
+    voice.say(f"written: {printable(output)}")
+    return {"output": output, "format": format}

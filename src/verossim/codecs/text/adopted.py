@@ -1,0 +1,49 @@
+"""The tokens of a model that came from elsewhere, by its own tokenizer.json, whatever that does.
+
+Its special tokens have names here where they begin or end a text, or are called as ours are. What a text says is never one.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .vocabulary import BYTES, SPECIALS, Vocabulary
+
+__all__ = ["Adopted"]
+
+
+class Adopted(Vocabulary):
+    """special : numbers of tokens by their names here; size : of all tokens. The pieces of special ones are empty."""
+
+    def __init__(self, pairs: str, special: Mapping[str, int], size: int):
+        from tokenizers import Tokenizer
+        super().__init__()
+        self.pairs, self.tokenizer = pairs, Tokenizer.from_str(pairs)
+        self.tokenizer.encode_special_tokens = True
+        added = self.tokenizer.get_added_tokens_decoder()
+        ours = {name: self.tokenizer.token_to_id(f"<|{name}|>") for name in SPECIALS}
+        self.special = {name: number for name, number in ours.items() if number is not None and number < size} | dict(special)
+        self.pieces = [b""] * size
+        for token, number in self.tokenizer.get_vocab(with_added_tokens=True).items():
+            if number < size and number not in self.special.values() and not (number in added and added[number].special):
+                self.pieces[number] = token.encode() if number in added else _said(token)
+
+    def encode(self, texts: list[bytes]) -> list[np.ndarray]:
+        """The tokens (N,) int32 of each text; bytes that are not UTF-8 are replaced."""
+        said = [text.decode(errors="replace") for text in texts]
+        return [np.array(one.ids, np.int32) for one in self.tokenizer.encode_batch_fast(said, add_special_tokens=False)]
+
+    def written(self, specials: Iterable[str]) -> str:
+        """The tokenizer.json that came with the model."""
+        return self.pairs
+
+
+def _said(token: str) -> bytes:
+    """The bytes of a token: of letters that stand for bytes; or as SentencePiece has it, a bar for a space, <0x0A> for a
+    byte."""
+    if all(letter in BYTES for letter in token):
+        return bytes(map(BYTES.__getitem__, token))
+    if re.fullmatch("<0x[0-9A-F]{2}>", token):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\u2581", " ").encode()

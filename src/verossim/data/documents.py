@@ -1,0 +1,82 @@
+"""How a text is cut into documents, and a long document into stretches, in bounded memory.
+
+A stretch is what one record holds: at most 64 KiB, cut after a newline where there is one in its second half, else after a
+whole character. Lines of any length are read piece by piece.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches"]
+
+STRETCH = 1 << 16
+#: Ways to cut a text file into documents; "auto" is "line" or "tune" by the file's suffix, else "file".
+DOCUMENTS = ("auto", "file", "line", "blank", "tune")
+
+
+class Stretch(NamedTuple):
+    """A stretch of a document in UTF-8; whether the document begins and ends with it; the line of the file that that is at."""
+
+    text: bytes
+    begins: bool
+    ends: bool
+    line: int = 1
+
+
+def stretches(pieces: Iterable[bytes], line: int = 1) -> Iterator[Stretch]:
+    """One document, which comes in pieces of any size, in stretches; an empty document is one empty stretch."""
+    held, begins = b"", True
+    for piece in pieces:
+        held = held + piece if held else piece
+        first = 0
+        while len(held) - first > STRETCH:
+            cut = held.rfind(b"\n", first + STRETCH // 2, first + STRETCH) + 1
+            if not cut:
+                cut = first + STRETCH
+                cut -= next((back for back in range(4) if held[cut - back] & 0xC0 != 0x80), 0)
+            yield Stretch(held[first:cut], begins, False, line)
+            first, begins = cut, False
+        held = held[first:] if first else held
+    yield Stretch(held, begins, True, line)
+
+
+def documents(file: io.BufferedReader, how: str) -> Iterator[Stretch]:
+    """The documents of a text in UTF-8, in stretches. `how` is one of DOCUMENTS, less "auto".
+
+    file : the whole is one document, byte for byte. line : each line that is not blank. blank : what blank lines part.
+    tune : each begins at a line "X:", save the first, which has what stands before. Line ends around documents are no part
+    of them, and within them they are \\n.
+    """
+    if how == "file":
+        if file.peek(1):
+            yield from stretches(iter(lambda: file.read(STRETCH), b""))
+        return
+    for line, pieces in itertools.groupby(_by_lines(file, how), lambda piece: piece[0]):
+        yield from stretches((text for _, text in pieces), line)
+
+
+def _by_lines(file: io.BufferedReader, how: str) -> Iterator[tuple[int, bytes]]:
+    """Pieces of lines with the number of the line that their document begins at."""
+    number = document = breaks = 0
+    fresh, tuned = True, False
+    while piece := file.readline(STRETCH):
+        whole = piece.endswith(b"\n")
+        text = piece[:-1].removesuffix(b"\r") if whole else piece
+        if fresh:
+            number += 1
+            blank = whole and not text.strip()
+            if how == "tune":
+                opens = text.startswith(b"X:") and tuned
+                tuned = tuned or text.startswith(b"X:")
+            else:
+                opens = how == "line" or blank
+            document = 0 if opens else document
+            breaks = breaks + 1 if document else 0
+            if blank:
+                continue
+        fresh = whole
+        document = document or number
+        yield document, b"\n" * breaks + text
+        breaks = 0

@@ -1,0 +1,154 @@
+"""What people do with a model of texts: have it go on from a prompt, answer, translate; and see how probable each token is.
+
+    prompt or messages -> codec -> what is given ~t -> family, token by token -> codec -> text, as it is written
+"""
+
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codecs.text import Text
+from ..config import build
+from ..errors import BadConfig, BadData, Incompatible
+from ..families.autoregressive import Autoregressive
+from ..seeds import Noise, check_seed
+from ..spaces import Problem, Records
+
+__all__ = ["Written", "opening", "search", "weighed", "write"]
+
+BEAMS = 256  # hypotheses, at most
+
+
+@dataclass
+class Written:
+    """One text while it is written. text: all of it so far; new: what the last step added; log_prob: nats of what was written,
+    under what was allowed; ended: "" while it goes on, then "stop" by itself, "string" at a stop string, "length" at its
+    limit."""
+
+    stops: Sequence[str] = ()
+    text: str = ""
+    new: str = ""
+    log_prob: float = 0.0
+    ended: str = ""
+    _bytes: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    _held: str = ""
+
+    def take(self, piece: bytes, last: bool) -> bool:
+        """Adds bytes, of which what may begin a stop string is held back. Returns whether a stop string was met."""
+        self._held += self._bytes.decode(piece, last)
+        at = min((found for stop in self.stops if (found := self._held.find(stop)) >= 0), default=-1)
+        if at < 0 and not last:
+            keep = max((n for stop in self.stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])), default=0)
+            at = len(self._held) - keep
+            met = False
+        else:
+            met = at >= 0
+            at = at if met else len(self._held)
+        self.new, self._held = self._held[:at], "" if met else self._held[at:]
+        self.text += self.new
+        return met
+
+
+def opening(model: Any, prompt: Any = None, condition: Any = None) -> Tensor:
+    """What a text begins with, (M,), all of it given: a prompt, str or bytes; messages as a chat has them; or the condition of
+    a pair, then what its target begins with. Raises Incompatible NOT_TEXT, BadData as the codec does."""
+    codec = _codec(model)
+    if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+        columns: dict[str, Any] = {"messages": [[_message(message) for message in prompt]]}
+    elif condition is not None:
+        columns = {"given": [condition], "text": [prompt]}
+    else:
+        columns = {"text": [b"" if prompt is None else prompt]}
+    problems: list[Problem] = []
+    parsed = codec.parse(Records(columns, "the prompt"), problems, unknown=True)
+    if problems:
+        raise BadData(problems[0].code, problems[0].message, problems[0].hint)
+    x = torch.from_numpy(codec.tokens(parsed)[0]).long()
+    return torch.where(x < 0, x, ~x)
+
+
+def _message(message: Any) -> tuple[str, Any]:
+    """(role, content) of a message. Raises BadData CHAT_ROLE."""
+    if isinstance(message, Mapping) and {"role", "content"} <= message.keys():
+        return str(message["role"]), message["content"]
+    if isinstance(message, tuple) and len(message) == 2:
+        return str(message[0]), message[1]
+    raise BadData("CHAT_ROLE", f"A message is {message!r}.", "Give {'role': 'user', 'content': '...'}.")
+
+
+def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
+          stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
+    """n texts, samples number `first` to `first + n - 1` of a seed, a token longer each time; the same objects each time.
+
+    stop : strings at which a text ends, themselves left out. settings : those of the family's sampling, such as
+    temperature=0.8.
+    """
+    codec = _codec(model)
+    if not isinstance(n, int) or n < 1:
+        raise BadConfig("SETTING_RANGE", f"'n' is {n!r}; it should be a whole number from 1.")
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if not all(stops):
+        raise BadConfig("SETTING_RANGE", "A stop string is empty.", "Give at least one character.")
+    knobs = vars(build(model.family.Sampling, settings, f"sampling by {type(model.family).__name__}"))
+    texts = [Written(stops) for _ in range(n)]
+    pieces, ordinary = codec.vocabulary.pieces, len(codec.vocabulary)
+    with torch.inference_mode():
+        ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)  # "end" of what a chat says
+        given = opening(model, prompt, condition)
+        writing = model.family.writing(Noise(check_seed(seed), n, first), None, given, ends, **knobs)
+        before = writing.lengths.tolist()
+        for x in writing:
+            lengths, done = writing.lengths.tolist(), writing.done.tolist()
+            finished = torch.zeros(n, dtype=torch.bool)
+            for row, text in enumerate(texts):
+                text.new = ""
+                if text.ended or lengths[row] == before[row]:
+                    continue
+                token = int(x[row, lengths[row] - 1])
+                if text.take(pieces[token] if token < ordinary else b"", done[row]):
+                    text.ended, finished[row] = "string", True
+                elif done[row]:
+                    text.ended = "stop" if token in ends else "length"
+                text.log_prob = float(writing.log_p[row])
+            before = lengths
+            writing.finish(finished)
+            yield texts
+    for text in texts:
+        text.new, text.ended = "", text.ended or "length"
+
+
+def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
+    """The most probable text that a search with `beam` hypotheses finds: see `families.autoregressive.beam`."""
+    codec = _codec(model)
+    if not 1 <= beam <= BEAMS:
+        raise BadConfig("SETTING_RANGE", f"'beam' is {beam}.", f"It should be from 1 to {BEAMS}.")
+    given = opening(model, prompt, condition)
+    x, log_p = model.family.search(given, beam=beam, tokens=tokens)
+    said = codec.raw(x[None, len(given):])[0].decode(errors="replace")
+    return Written(text=said, log_prob=log_p, ended="stop" if int(x[-1]) == codec.space.stop else "length")
+
+
+def weighed(model: Any, source: Any) -> Iterator[tuple[Records, list[list[tuple[bytes, float]]]]]:
+    """Blocks of records, and for each its tokens as bytes with their nats, -log p(token | those before)."""
+    codec, family = _codec(model), model.family
+    for records, x, of in model.judged(source):
+        with torch.inference_mode():
+            nats = -family.each(x.to(family.device)).cpu()
+        told: list[list[tuple[bytes, float]]] = [[] for _ in range(len(records))]
+        for row, record in enumerate(of.tolist()):
+            for token, cost in zip(x[row].tolist(), nats[row].tolist(), strict=True):
+                if 0 <= token < len(codec.vocabulary):
+                    told[record].append((codec.vocabulary.pieces[token], cost))
+        yield records, told
+
+
+def _codec(model: Any) -> Text:
+    """The codec of a model that writes texts. Raises Incompatible NOT_TEXT."""
+    if not isinstance(model.codec, Text) or not isinstance(model.family, Autoregressive):
+        raise Incompatible("NOT_TEXT", f"This is a model of family '{model.card.get('family')}' over '{model.codec.modality}', "
+                           "which writes no text.", "Fit one: verossim fit book.txt --family autoregressive.")
+    return model.codec

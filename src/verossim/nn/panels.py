@@ -1,0 +1,144 @@
+"""Products of a few rows with a large matrix (numba): y_r += x_r W, the same bits for a row whatever other rows there are.
+
+With one row such a product takes as long as the memory needs to deliver W; with several it should take hardly longer. So W
+lies in panels of PANEL outputs each, (P, K, PANEL), which are read from front to back once; a panel meets ROWS rows at a time,
+whose sums stay in vector registers:
+
+    y_rj <- y_rj + x_rk w_kj        k = 0, 1, ..., K - 1 in this order, for every row and however many rows there are
+
+Import this module only where numba is there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as binding
+import numba
+import torch
+from llvmlite import ir
+from numba import prange
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["PANEL", "STRIP", "Array", "elementwise", "packed", "panel", "product", "serial", "shared", "strips", "summing"]
+
+Array = NDArray[Any]
+WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
+VECTOR = 16 if WIDE else 8  # numbers of a register
+PANEL, ROWS = (64, 4) if WIDE else (32, 2)  # their sums fill half the registers
+STRIP = 32  # outputs of a panel of values: heads may be as small
+REPAID = 1 << 17  # multiplications, and three for each number of W: they take much longer than to set threads to work
+DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
+
+
+def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba's compiler, kept on disk between runs where there is a place for it."""
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, nogil=True, **flags)(function)
+        except RuntimeError:  # numba found no folder that it may write to
+            return numba.njit(nogil=True, **flags)(function)
+    return compiled
+
+
+serial = _jit()
+elementwise = _jit(fastmath={"contract"})
+shared = _jit(fastmath={"contract"}, parallel=True)
+summing = _jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
+
+
+def packed(matrices: list[Tensor]) -> Array:
+    """Matrices (out, in) of one shape as panels (len(matrices), P, in, PANEL), with zeros where out is no multiple of PANEL."""
+    N, K = matrices[0].shape
+    P, rest = N // PANEL, N % PANEL
+    panels = torch.zeros(len(matrices), -(-N // PANEL), K, PANEL)
+    for W, to in zip(matrices, panels, strict=True):
+        to[:P] = W[:N - rest].view(P, PANEL, K).mT
+        if rest:
+            to[P, :, :rest] = W[N - rest:].T
+    return panels.numpy()
+
+
+def _tile(R: int, J: int) -> Any:
+    """Compiles y_rj += sum_k x_rk w_kj for R rows and J outputs, both fixed, so that y stays in registers.
+
+    Arguments: x, where in it and from row to row; w (K, J) and where in it; y as x; K.
+    """
+    vector, count = ir.VectorType(ir.FloatType(), VECTOR), J // VECTOR
+    integer, index = ir.IntType(32), ir.IntType(64)
+
+    @intrinsic
+    def tile(_, x, x_at, x_row, w, w_at, y, y_at, y_row, K):
+        def code(context, builder, signature, given):
+            def pointer(which: int, at: Any) -> Any:
+                return builder.gep(context.make_array(signature.args[which])(context, builder, given[which]).data, [at])
+
+            def place(base: Any, c: int) -> Any:
+                return builder.bitcast(builder.gep(base, [index(c * VECTOR)]), vector.as_pointer())
+            xs = [pointer(0, builder.add(given[1], builder.mul(index(r), given[2]))) for r in range(R)]
+            ys = [pointer(5, builder.add(given[6], builder.mul(index(r), given[7]))) for r in range(R)]
+            ws = pointer(3, given[4])
+            product = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3),
+                                                     f"llvm.fmuladd.v{VECTOR}f32")
+            sums = [[cgutils.alloca_once_value(builder, builder.load(place(y, c), align=4)) for c in range(count)] for y in ys]
+            nothing, same = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(integer, VECTOR), [0] * VECTOR)
+            with cgutils.for_range(builder, given[8]) as loop:
+                row = builder.gep(ws, [builder.mul(loop.index, index(J))])
+                w_k = [builder.load(place(row, c), align=4) for c in range(count)]
+                for x, y in zip(xs, sums, strict=True):
+                    x_k = builder.insert_element(nothing, builder.load(builder.gep(x, [loop.index])), integer(0))
+                    x_k = builder.shuffle_vector(x_k, nothing, same)
+                    for w_kj, y_j in zip(w_k, y, strict=True):
+                        builder.store(builder.call(product, (x_k, w_kj, builder.load(y_j))), y_j)
+            for base, y in zip(ys, sums, strict=True):
+                for c, y_j in enumerate(y):
+                    builder.store(builder.load(y_j), place(base, c), align=4)
+            return context.get_dummy_value()
+        return types.void(x, types.int64, types.int64, w, types.int64, y, types.int64, types.int64, types.int64), code
+    return tile
+
+
+_several, _single, _strip = _tile(ROWS, PANEL), _tile(1, PANEL), _tile(1, STRIP)
+
+
+@serial
+def panel(x: Array, w: Array, y: Array, first: int) -> None:
+    """y[:, first:first + PANEL] += x w, for x (R, >= K), w (K, PANEL), y (R, >= first + PANEL), each contiguous."""
+    (R, x_row), y_row, K = x.shape, y.shape[1], w.shape[0]
+    for k in range(0, K, DEPTH):
+        n = min(DEPTH, K - k)
+        for r in range(0, R // ROWS * ROWS, ROWS):
+            _several(x, r * x_row + k, x_row, w, k * PANEL, y, r * y_row + first, y_row, n)
+        for r in range(R // ROWS * ROWS, R):
+            _single(x, r * x_row + k, x_row, w, k * PANEL, y, r * y_row + first, y_row, n)
+
+
+@serial
+def strips(x: Array, w: Array, y: Array, K: int) -> None:
+    """y (R, P STRIP) += x (R, >= K) w (P, >= K, STRIP), of which the first K inputs count."""
+    (R, x_row), (P, depth, _), y_row = x.shape, w.shape, y.shape[1]
+    for p in range(P):
+        for r in range(R):
+            _strip(x, r * x_row, x_row, w, p * depth * STRIP, y, r * y_row + p * STRIP, y_row, K)
+
+
+@serial
+def _outputs(x: Array, w: Array, bias: Array, y: Array, first: int) -> None:
+    for r in range(len(x)):
+        for n in range(first, first + PANEL):
+            y[r, n] += bias[n]
+    panel(x, w, y, first)
+
+
+@shared
+def product(x: Array, w: Array, bias: Array, several: bool, y: Array) -> None:
+    """y (R, N) += x W + bias, for W's panels (P, K, PANEL); on several threads if asked and where they repay it."""
+    P, K, _ = w.shape
+    if several and P > 1 and P * K * PANEL * (3 + len(x)) > REPAID:
+        for p in prange(P):
+            _outputs(x, w[p], bias, y, p * PANEL)
+    else:
+        for p in range(P):
+            _outputs(x, w[p], bias, y, p * PANEL)

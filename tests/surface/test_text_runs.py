@@ -1,0 +1,167 @@
+"""What people ask of a model of texts, and what they give it that cannot be learned from."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import verossim
+from verossim.cli import main
+from verossim.errors import BadConfig, BadData, Incompatible
+from verossim.model.texts import opening
+
+SMALL = ["--family", "autoregressive", "--width", "32", "--context", "32", "--set", "batch=16"]
+BOOK = "".join(f"The {noun} saw the {other}.\n" for noun in ("fox", "owl", "bear", "crow", "mole")
+               for other in ("moon", "sun", "sea")) * 40
+
+
+def fitted(home: Path, name: str, *words: object) -> Path:
+    """A run in a folder of `home`."""
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, words), "-o", str(home / name)])
+    assert not end.value.code
+    return home / name
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("texts")
+    (home / "book.txt").write_text(BOOK)
+    fitted(home, "run", "fit", home / "book.txt", *SMALL, "--samples", "6400", "--tokens", "bytes")
+    pairs = "".join(f"the {a} {b},{b.upper()} {a.upper()}\n" for a in ("red", "old", "big") for b in ("fox", "owl", "sea")) * 10
+    (home / "pairs.csv").write_text("en,pt\n" + pairs)
+    fitted(home, "pairs", "fit", home / "pairs.csv", *SMALL, "--condition", "en", "--target", "pt", "--samples", "6400",
+           "--rate", "0.005", "--held-out", "0")
+    chats = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
+             for q, a in (("Hello", "Good day!"), ("Bye", "See you."), ("Who are you?", "A fox."))] * 30
+    (home / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    return home
+
+
+@pytest.fixture(scope="module")
+def model(home) -> verossim.Model:
+    return verossim.Model.load(home / "run")
+
+
+def test_it_writes_like_the_book_and_the_same_for_the_same_seed(say, home, model):
+    status, out, err = say("sample", home / "run", "--prompt", "The fox", "--seed", 7, "--tokens", 30)
+    assert status == 0 and out.startswith("The fox"), err
+    again, other = (model.sample(1, prompt="The fox", seed=seed, tokens=30)[0] for seed in (7, 8))
+    assert out == f"The fox{again}\n" and again != other
+    assert " saw the " in model.sample(1, prompt="The owl", temperature=0.0, tokens=30)[0]
+
+
+def test_what_is_streamed_joins_to_the_whole_and_a_batch_is_as_one_by_one(model):
+    joined = [""] * 5
+    for texts in model.write(5, "The ", seed=3, tokens=40):
+        joined = [before + text.new for before, text in zip(joined, texts, strict=True)]
+    assert joined == [text.text for text in texts] == model.sample(5, prompt="The ", seed=3, tokens=40)
+    assert [model.sample(1, prompt="The ", seed=3, first=n, tokens=40)[0] for n in range(5)] == joined
+    assert all(text.ended in ("stop", "length") for text in texts)
+
+
+def test_a_text_ends_before_a_stop_string_even_if_that_comes_in_pieces(model):
+    whole = model.sample(1, prompt="The bear", temperature=0.0, tokens=40)[0]
+    assert " the " in whole
+    *_, (text,) = model.write(1, "The bear", temperature=0.0, tokens=40, stop=[" the ", "never"])
+    assert text.text == whole.partition(" the ")[0] and text.ended == "string"
+    *_, (text,) = model.write(1, "The bear", temperature=0.0, tokens=10, stop="never")
+    assert text.text == whole[:10] and text.ended == "length"
+
+
+@pytest.mark.parametrize(("name", "read"), [
+    ("one.txt", lambda path: [path.read_text()]),
+    ("many.jsonl", lambda path: ["The " + json.loads(line)["text"] for line in path.read_text().splitlines()]),
+    ("folder", lambda path: [file.read_text() for file in sorted(path.glob("0*.txt"))])])
+def test_files_hold_what_was_written_and_are_marked_as_made(say, home, model, tmp_path, name, read):
+    n = 1 if name.endswith(".txt") else 3
+    status, _, err = say("sample", home / "run", "-n", n, "--prompt", "The ", "--tokens", 20, "-o", tmp_path / name)
+    assert status == 0, err
+    assert read(tmp_path / name) == ["The " + text for text in model.sample(n, prompt="The ", tokens=20)]
+    assert any("provenance" in file.name for file in tmp_path.rglob("*"))
+
+
+def test_bits_are_for_a_byte_and_a_long_text_is_the_sum_of_its_windows(model):
+    scored = model.log_prob([BOOK[:300], "The fox saw"])
+    assert scored.kind == "exact" and scored.coordinates.tolist() == [300, 11]
+    assert 0 < float(scored.bits[0]) < 1 < 2 < float(model.log_prob(["zqxj kw"]).bits[0])
+    block = verossim.data.open_source([BOOK[:300]]).reader.blocks(1, print).__next__()
+    x, of = model.codec.cut(model.codec.parse(block, []), False)
+    assert len(of) > 10 and math.isclose(float(model.family.log_prob(x).log_prob.sum()), float(scored.log_prob[0]),
+                                         rel_tol=1e-9)
+    with torch.no_grad():
+        whole = model.family.net(model.family.plain(x[:1, :-1]))[0].log_softmax(dim=1)
+    tokens = torch.tensor([*BOOK[:32].encode()])
+    assert math.isclose(float(whole[torch.arange(32), tokens].sum()), float(model.family.log_prob(x[:1]).log_prob),
+                        rel_tol=1e-4)
+
+
+def test_each_token_has_its_nats(say, home, model, tmp_path):
+    (tmp_path / "t.txt").write_text("The owl saw the moon.")
+    status, out, _ = say("log-prob", home / "run", tmp_path / "t.txt", "--tokens", "--json")
+    row = json.loads(out)["records"][0]
+    assert status == 0 and "".join(token["token"] for token in row["tokens"]) == "The owl saw the moon."
+    assert row["nats"] == pytest.approx(sum(token["nats"] for token in row["tokens"]))
+    status, out, _ = say("log-prob", home / "run", tmp_path / "t.txt", "--tokens")
+    assert "The owl saw the moon." in out
+
+
+def test_text_that_spells_a_special_token_stays_text(model):
+    x = opening(model, "<|stop|><|assistant|>")
+    assert (x < 0).all() and ((~x[1:]) < 256).all() and len(x) == 1 + len("<|stop|><|assistant|>")
+
+
+def test_a_pair_is_translated_by_sampling_and_by_search(say, home):
+    status, out, err = say("translate", home / "pairs", "the old owl", "--json")
+    assert status == 0 and json.loads(out)["text"] == "OWL OLD", err
+    model = verossim.Model.load(home / "pairs")
+    assert model.sample(1, condition="the old owl", temperature=0.0) == ["OWL OLD"]
+    found = model.search(condition="the big sea", beam=4)
+    given = opening(model, None, "the big sea")
+    x = torch.cat([given, torch.tensor([*found.text.encode(), model.codec.space.stop])])[None]
+    assert found.log_prob == pytest.approx(float(model.family.log_prob(x).log_prob), abs=1e-4)
+    assert found.log_prob >= model.search(condition="the big sea", beam=1).log_prob - 1e-6
+
+
+def test_a_model_learns_to_chat_from_where_another_stands(say, home, tmp_path, monkeypatch):
+    status, _, err = say("fit", home / "chats.jsonl", "--family", "autoregressive", "--from", home / "run", "--samples", "4800",
+                         "--rate", "0.005", "--held-out", "0", "-o", tmp_path / "chat")
+    assert status == 0, err
+    model = verossim.Model.load(tmp_path / "chat")
+    assert model.card["start"]["sha256"] == verossim.Model.load(home / "run").sha256
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n\nWho are you?\n"))
+    status, out, err = say("chat", tmp_path / "chat", "--set", "temperature=0")
+    assert status == 0 and out.splitlines() == ["Good day!", "A fox."], err
+    status, _, err = say("fit", home / "chats.jsonl", "--family", "autoregressive", "--from", home / "run", "--width", "64",
+                         "-o", tmp_path / "other")
+    assert status == 64 or "SETTING_FIXED" in err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--temperature", "-1"], "temperature"), (["--top-p", "0"], "top_p"), (["--stop", ""], "stop string"),
+    (["-n", "0"], "-n is 0"), (["-o", "x.png"], "Name it")])
+def test_clumsy_settings_are_named(say, home, words, said):
+    status, _, err = say("sample", home / "run", *words)
+    assert status not in (0, 70) and said in err
+
+
+def test_a_prompt_longer_than_the_context_goes_on_from_its_end(model):
+    long, short = (model.sample(1, prompt=BOOK[:length] + "The fox saw", temperature=0.0, tokens=8)[0] for length in (600, 0))
+    assert " the " in long and " the " in short
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["\ud800"]])
+def test_nothing_to_learn_from_is_said(texts):
+    with pytest.raises(BadData):
+        verossim.fit(texts, family="autoregressive", samples=32)
+
+
+def test_other_families_say_which_learns_text(home):
+    for family in ("gmm", "gan", "diffusion"):
+        with pytest.raises(Incompatible):
+            verossim.fit(home / "book.txt", family=family, modality="text")
+    with pytest.raises((Incompatible, BadConfig)):
+        verossim.Model.load(home / "pairs").sample(1, condition={"label": 3}, guidance=2)
