@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import BadConfig
 from .arguments import spelled_out
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def sample(
     top_k: Annotated[str | None, typer.Option("--top-k", help="Only so many of the likeliest tokens.")] = None,
     top_p: Annotated[str | None, typer.Option("--top-p",
                                               help="Only the likeliest tokens that together are so probable.")] = None,
+    after: Annotated[str | None, typer.Option("--after", help="What stands after the gap that a text is to fill.")] = None,
+    regex: Annotated[str | None, typer.Option("--regex", help="What is written matches this regular expression.")] = None,
+    schema: Annotated[str | None, typer.Option("--schema", help="What is written is JSON of this schema or file.")] = None,
     settings: SETTINGS = None,
     format: Annotated[str | None, typer.Option("--format", help="csv or parquet, for tables.")] = None,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
@@ -107,7 +111,8 @@ def sample(
         from .making import sample
         knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation, tokens=tokens,
                             temperature=temperature, top_k=top_k, top_p=top_p)
-        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs, prompt, stop or []))
+        asked = {"prompt": prompt, "stop": stop, "after": after, "regex": regex, "schema": schema}
+        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs, asked))
 
 
 @app.command("log-prob")
@@ -124,6 +129,8 @@ def log_prob(
     """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
     with _voice(as_json) as voice:
         if tokens:
+            if output or condition or method or check:
+                raise BadConfig("USAGE", "--tokens shows texts, and takes no other option.", "Leave the others out.")
             from .texts import heat
             return voice.answer(heat(voice, model, source))
         from .judging import log_prob

@@ -65,7 +65,7 @@ class _Scores:
     def __init__(self, outliers: int):
         self.most = outliers
         self.count = 0
-        self.nats = self.bits = self.squares = 0.0
+        self.nats = self.sizes = self.squares = 0.0  # sizes: of records, in variables
         self.errors: float | None = None
         self.low, self.high = math.inf, -math.inf
         self.kind = "exact"
@@ -79,13 +79,14 @@ class _Scores:
             places = [records.where(row) for row in range(len(records))]
             if likelihood.stderr is not None:
                 self.errors = (self.errors or 0.0) + float(likelihood.stderr.double().square().sum())
+            self.sizes += float(torch.as_tensor(likelihood.coordinates).double().expand(len(log_p)).sum())
             self._take(log_p, bits, places, likelihood.kind)
             table = pa.table({"record": places, "log_prob": log_p.numpy(), "bits": bits.numpy()})
             table = table.append_column("kind", [[likelihood.kind] * len(places)])
             yield table if likelihood.stderr is None else table.append_column("stderr", [likelihood.stderr.numpy()])
 
     def _take(self, log_p: torch.Tensor, bits: torch.Tensor, places: list[str], kind: str) -> None:
-        self.nats, self.bits = self.nats + float(log_p.sum()), self.bits + float(bits.sum())
+        self.nats += float(log_p.sum())
         self.squares += float(log_p.square().sum())
         self.low, self.high = min(self.low, float(log_p.min())), max(self.high, float(log_p.max()))
         self.kind = kind
@@ -101,7 +102,8 @@ class _Scores:
         spread = math.sqrt(max(self.squares / self.count - mean ** 2, 0.0) / (self.count - 1)) if self.count > 1 else None
         return {"records": self.count, "kind": self.kind, "mean_log_prob": mean, "error_of_the_mean": spread,
                 "of_which_by_the_estimate": None if self.errors is None else math.sqrt(self.errors) / self.count,
-                "mean_bits_per_dimension": self.bits / self.count, "lowest_log_prob": self.low, "highest_log_prob": self.high,
+                "mean_bits_per_dimension": -self.nats / math.log(2) / max(self.sizes, 1.0),
+                "lowest_log_prob": self.low, "highest_log_prob": self.high,
                 "outliers": [{"record": place, "log_prob": -minus, "bits": bits}
                              for minus, _, place, bits in sorted(self.least, reverse=True)]}
 

@@ -1,6 +1,6 @@
 """`verossim sample`: new records, as pictures in folders or as a table; one block of them is held at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,20 @@ SHOWN = 40  # rows of a table on a terminal
 
 
 def sample(voice: Voice, path: str, n: int | None, output: str | None, condition: str | None, seed: int, format: str | None,
-           overwrite: bool, settings: dict[str, Any], prompt: str | None = None, stop: Sequence[str] = ()) -> dict[str, Any]:
-    """Draws n records; without an output, those of a table or texts are shown."""
+           overwrite: bool, settings: dict[str, Any], asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Draws n records; without an output, those of a table or texts are shown. asked: what is for texts only."""
     if not first_rank():
         return {}
     if n is not None and n < 1:
         raise BadConfig("SETTING_RANGE", f"-n is {n}.", "It should be at least 1.")
     check_seed(seed)
-    model = Model.load(path)
+    model, given = Model.load(path), {name: value for name, value in (asked or {}).items() if value}
     if model.codec.modality == "text" and model.label is None:
         from .texts import sample
-        return sample(voice, path, model, n or 1, output, prompt, condition, stop, seed, overwrite, settings)
+        return sample(voice, path, model, n or 1, output, condition, seed, overwrite, settings, given)
     n = n or SAMPLES
-    if prompt is not None or stop:
-        raise BadConfig("USAGE", "--prompt and --stop are for texts, and this model makes none.", "Leave them out.")
+    if given:
+        raise BadConfig("USAGE", f"--{next(iter(given))} is for texts, and this model makes none.", "Leave it out.")
     wanted = class_of(model, condition)
     pictures = model.codec.modality == "image"
     if pictures and (format or Path(output or "").suffix.lower() in SUFFIXES):

@@ -1,14 +1,16 @@
 """Texts on the command line: written as they come, answers in a chat, translations, and how probable each token is."""
 
+import codecs
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text as Line
 
+from ..config import build
 from ..errors import BadConfig, BadData, printable
 from ..model import Model
 from ..model.exchanging import export, imported
@@ -26,13 +28,17 @@ COLOURS = ("#2e7d32", "#689f38", "#c0a000", "#e07020", "#c62828")  # of tokens, 
 BITS = (1.0, 3.0, 6.0, 10.0)  # between two colours
 
 
-def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, prompt: str | None, condition: str | None,
-           stop: Sequence[str], seed: int, overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """Writes n texts: to the terminal as they come, or into a folder of .txt files, one .txt, or JSON lines."""
+def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, condition: str | None, seed: int,
+           overwrite: bool, settings: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Writes n texts: to the terminal as they come, or into a folder of .txt files, one .txt, or JSON lines. asked: prompt,
+    stop and what else `Model.write` takes; the schema may be a file."""
     check_seed(seed)
-    blocks = _written(voice, model, n, prompt, condition, stop, seed, settings, live=output is None)
-    source = provenance("sample", path, model, seed, n=n, prompt=prompt, condition=condition, stop=list(stop) or None,
-                        **settings)
+    prompt = asked.get("prompt")
+    if "schema" in asked and Path(asked["schema"]).is_file():
+        asked = asked | {"schema": Path(asked["schema"]).read_text(encoding="utf-8")}
+    knobs = {**asked, **settings, "condition": condition, "seed": seed}
+    blocks = _written(voice, model, n, knobs, live=output is None)
+    source = provenance("sample", path, model, n=n, **knobs)
     if output is None:
         texts = [_row(prompt, text) for block in blocks for text in block]
         return {"count": n, "records": texts}
@@ -67,16 +73,16 @@ def _row(prompt: str | None, text: Written) -> dict[str, Any]:
     return {**({} if prompt is None else {"prompt": prompt}), "text": text.text, "log_prob": text.log_prob, "ended": text.ended}
 
 
-def _written(voice: Voice, model: Model, n: int, prompt: str | None, condition: str | None, stop: Sequence[str], seed: int,
-             settings: dict[str, Any], live: bool) -> Iterator[list[Written]]:
+def _written(voice: Voice, model: Model, n: int, knobs: dict[str, Any], live: bool) -> Iterator[list[Written]]:
     """Texts in blocks, each text the same whatever the block. live: the first of a block is shown as it is written."""
+    prompt = knobs.get("prompt")
     for first in range(0, n, AT_ONCE):
         texts: list[Written] = []
         if not live:
             voice.bar("writing", first, n)
         elif n == 1:
             _stream(voice, prompt or "")
-        for texts in model.write(min(AT_ONCE, n - first), prompt, condition, seed, first, stop, **settings):
+        for texts in model.write(min(AT_ONCE, n - first), first=first, **knobs):
             if live:
                 _stream(voice, texts[0].new if n == 1 else "")
         if live and n == 1:
@@ -108,11 +114,10 @@ def heat(voice: Voice, path: str, source: str) -> dict[str, Any]:
         for row, weights in enumerate(tokens):
             nats, size = sum(cost for _, cost in weights), sum(len(piece) for piece, _ in weights)
             voice.note(f"--- {printable(records.where(row))}: {nats / math.log(2) / max(size, 1):.3f} bits a byte ---")
-            line = Line()
-            for piece, cost in weights:
-                bits = cost / math.log(2)
-                shown = "\n".join(map(printable_line, piece.decode(errors="replace").split("\n")))
-                line.append(shown, COLOURS[sum(bits > limit for limit in BITS)])
+            line, letters = Line(), codecs.getincrementaldecoder("utf-8")("replace")
+            for place, (piece, cost) in enumerate(weights, start=1):  # a character is coloured by its last byte
+                bits, said = cost / math.log(2), letters.decode(piece, place == len(weights))
+                line.append("\n".join(map(printable_line, said.split("\n"))), COLOURS[sum(bits > limit for limit in BITS)])
             voice.out.print(line, soft_wrap=True)
             told.append({"record": records.where(row), "nats": nats, "bytes": size,
                          "tokens": [{"token": piece.decode(errors="replace"), "nats": cost} for piece, cost in weights]})
@@ -127,6 +132,7 @@ def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[
     """Answers what is written line by line until the end of the input. What no longer fits in the context is forgotten, the
     oldest first."""
     model = Model.load(path)
+    build(model.family.Sampling, settings, "chat")
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     kept = len(messages)
     room = model.codec.space.shape[0] * 3 // 4
@@ -152,10 +158,12 @@ def translate(voice: Voice, path: str, text: str, beam: int, seed: int, settings
     model = Model.load(path)
     if not text.strip():
         raise BadData("TEXT_EMPTY", "There is nothing to translate.", "Give a text.")
-    best = model.search(condition=text, beam=beam) if not settings else None
-    if best is None:
+    build(model.family.Sampling, settings, "translate")
+    if settings.keys() - {"tokens"}:
         *_, texts = model.write(1, condition=text, seed=seed, **settings)
         best = texts[0]
+    else:
+        best = model.search(condition=text, beam=beam, tokens=int(settings["tokens"]) if settings else None)
     voice.say(best.text)
     return {"text": best.text, "log_prob": best.log_prob, "ended": best.ended}
 

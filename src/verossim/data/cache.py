@@ -141,7 +141,7 @@ def prepare(source: Source, codec: Codec, label_codec: Codec | None = None, held
         raise BadData(source.problems[0].code, source.problems[0].message, source.problems[0].hint)
     source.strict = source.strict or strict
     manifest = Manifest(origin=source.origin, modality=source.modality, columns=tuple(source.columns), label=source.label,
-                        weight=source.weight, share=held_out, files=tuple(source.digests()))
+                        weight=source.weight, share=held_out, files=tuple(source.digests()), read=tuple(source.asked.items()))
     place = Path(folder) / _key(manifest, codec, label_codec) if folder is not None else None
     if place is not None and (mark := _marked(place)) is not None:
         _tell_again(mark, source)
@@ -168,7 +168,7 @@ def _key(manifest: Manifest, codec: Codec, label_codec: Codec | None) -> str:
 def _encode(path: Path, disk: Path, manifest: Manifest, source: Source, codec: Codec, label_codec: Codec | None) -> None:
     """`_write` into an empty folder; a full disk is told as one."""
     try:
-        _write(path, manifest, source, codec, label_codec)
+        _write(path, manifest, source, codec, label_codec, manifest.share)
     except OSError as error:
         if is_full(error):
             raise CannotWrite("DISK_FULL", f"No room to write the encoded records in {disk}.",
@@ -220,8 +220,9 @@ def _opened(home: Folder, manifest: Manifest) -> Encoded:
     return Encoded(train, held_out, counted)
 
 
-def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_codec: Codec | None) -> None:
-    """The one pass over the records, and the mark that it is complete."""
+def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_codec: Codec | None, share: float) -> None:
+    """The one pass over the records, of which a share is held out, and the mark that it is complete."""
+    again = False
     levels = codec.space.levels if isinstance(codec.space, Continuous) else None
     unused = {row["column"] for row in codec.describe() if row["type"] == "identifier"}
     with _Files(path) as files:
@@ -230,7 +231,8 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
             if not kept:
                 continue
             prints = fingerprints(parsed.without(*unused))
-            held = held_out_rows(prints, manifest.share)
+            sided = parsed.columns.get("side")  # what decides by itself on which side a record is, where there is such a thing
+            held = held_out_rows(prints if sided is None else fingerprints(Records({"side": sided})), share)
             quantities = {"units": weights, "index": block.first + np.array(kept), "fingerprint": prints}
             if label_codec is not None and source.label is not None:
                 labels = Records({source.label: block.columns[source.label]}, block.origin, block.first)
@@ -246,8 +248,15 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
         if not sum(files.counts.values()):
             first = source.problems[0].message if source.problems else ""
             raise BadData("DATA_EMPTY", f"{source.origin}: not one record can be used.", first)
-        if not files.counts["train"] or sum(files.counts.values()) * manifest.share < 2:
-            files.join()
+        if not files.counts["train"] or sum(files.counts.values()) * share < 2:
+            if codec.windowed and files.counts["held_out"]:
+                again = True  # what is judged by was cut in another way than what is learned from
+            else:
+                files.join()
+    if again:
+        for side in SIDES:
+            shutil.rmtree(path / side)
+        return _write(path, manifest, source, codec, label_codec, 0.0)
     counts = {**files.counts, "records": sum(files.counts.values()), "skipped": source.problem_count,
               "duplicates": sum(duplicates(path / side / "fingerprint") for side in SIDES)}
     layout = {name: (kind.dtype, kind.shape) for name, kind in files.layout.items()}

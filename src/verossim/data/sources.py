@@ -49,6 +49,7 @@ class Source:
             if name is not None and name not in self.columns:
                 raise BadData("COLUMN_UNKNOWN", f"{self.origin} has no column '{printable(name)}' for the {role}.",
                               near(name, map(printable, self.columns)))
+        self.asked: dict[str, str] = {}  # how texts are to be read: condition, target, documents, where that was said
         self.problems: list[Problem] = []
         self.problem_count = 0
         self._known: set[tuple[str, str]] = set()
@@ -141,7 +142,10 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
     if modality is not None and reader.modality != modality:
         raise BadData("DATA_FORMAT", f"{reader.origin} is a source of modality '{reader.modality}', not '{modality}'.",
                       f"Give {WANTED.get(modality, modality)} here.")
-    return Source(reader, label, weight, strict)
+    source = Source(reader, label, weight, strict)
+    said = {"condition": condition, "target": target, "documents": None if documents == "auto" else documents}
+    source.asked = {name: value for name, value in said.items() if value is not None}
+    return source
 
 
 def _from_path(path: Path, origin: str, modality: str | None, image_pixels: int, asked: Asked) -> Reader:

@@ -49,7 +49,7 @@ class SpooledTexts(Part):
                 _check(value, number, origin)
                 first = value if first is None else first
                 told = ["bytes", value.decode("latin-1")] if isinstance(value, bytes) else ["value", value]
-                line = json.dumps(told, default=str).encode() + b"\n"
+                line = json.dumps(told, default=_as_text).encode() + b"\n"
                 digest.update(line)
                 size += file.write(line)
         if first is None:
@@ -68,6 +68,11 @@ class SpooledTexts(Part):
         """One entry for all that was spooled."""
         if self.entry is not None:
             yield self.entry
+
+
+def _as_text(value: Any) -> str:
+    """A value inside a record as JSON can hold it: bytes as the text that they are in UTF-8."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _wanted_here(first: Any, asked: Asked, origin: str) -> Wanted | None:

@@ -80,7 +80,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     unfitted = reader(build(reader.Config, rest, opened.modality)) if base is None else Latent(base.codec, base.family)
     asked = {"family": family, "label": label, "weight": weight, "seed": seed, "held_out": held_out,
              "over": base and base.sha256, "start": begun and begun.sha256, "condition": condition, "target": target,
-             "documents": documents, **settings}
+             "documents": None if documents == "auto" else documents, **settings}
     journal = journal or Journal()
     with contextlib.ExitStack() as held:
         if device == "cuda" and not issubclass(kind, LearnsByGradient):
@@ -113,6 +113,8 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
             "problems": len(opened.problems), "held_out": None,
         }
+        if opened.asked:
+            card["read"] = opened.asked
         if begun is not None:
             card["start"] = {"model": str(start), "sha256": begun.sha256}
         if base is not None:

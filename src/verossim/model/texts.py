@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from ..codecs.text import Text
+from ..codecs.text.ruled import Ruled
 from ..config import build
 from ..errors import BadConfig, BadData, Incompatible
 from ..families.autoregressive import Autoregressive
 from ..seeds import Noise, check_seed
 from ..spaces import Problem, Records
 
-__all__ = ["Written", "opening", "search", "weighed", "write"]
+__all__ = ["Written", "opening", "search", "weighed", "whole", "write"]
 
 BEAMS = 256  # hypotheses, at most
+WHOLE = 1 << 26  # bytes of a document that is scored at once
 
 
 @dataclass
@@ -53,12 +55,15 @@ class Written:
         return met
 
 
-def opening(model: Any, prompt: Any = None, condition: Any = None) -> Tensor:
-    """What a text begins with, (M,), all of it given: a prompt, str or bytes; messages as a chat has them; or the condition of
-    a pair, then what its target begins with. Raises Incompatible NOT_TEXT, BadData as the codec does."""
+def opening(model: Any, prompt: Any = None, condition: Any = None, after: Any = None) -> Tensor:
+    """What a text begins with, (M,), all of it given: a prompt, str or bytes; messages as a chat has them; the condition of
+    a pair, then what its target begins with; or what stands before a gap and `after` it. Raises Incompatible NOT_TEXT, BadData
+    as the codec does."""
     codec = _codec(model)
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
-        columns: dict[str, Any] = {"messages": [[_message(message) for message in prompt]]}
+    if after is not None:
+        columns: dict[str, Any] = {"before": [prompt or b""], "after": [after]}
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+        columns = {"messages": [[_message(message) for message in prompt]]}
     elif condition is not None:
         columns = {"given": [condition], "text": [prompt]}
     else:
@@ -81,9 +86,12 @@ def _message(message: Any) -> tuple[str, Any]:
 
 
 def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
-          stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
+          stop: str | Sequence[str] = (), after: Any = None, regex: str | None = None, schema: str | None = None,
+          **settings: Any) -> Iterator[list[Written]]:
     """n texts, samples number `first` to `first + n - 1` of a seed, a token longer each time; the same objects each time.
 
+    after : what stands after a gap that is to be filled, by a model that learned with `gaps`. regex, schema : what all that is
+    written matches, a regular expression or a JSON schema; log_prob is then of what that allows.
     stop : strings at which a text ends, themselves left out. settings : those of the family's sampling, such as
     temperature=0.8.
     """
@@ -96,27 +104,34 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
     knobs = vars(build(model.family.Sampling, settings, f"sampling by {type(model.family).__name__}"))
     texts = [Written(stops) for _ in range(n)]
     pieces, ordinary = codec.vocabulary.pieces, len(codec.vocabulary)
+    ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)  # "end" of what a chat says
+    given, rule = opening(model, prompt, condition, after), None
+    if regex is not None or schema is not None:
+        rule = Ruled(pieces + [b""] * (codec.space.vocabulary - ordinary), ends[0], n, regex, schema)
     with torch.inference_mode():
-        ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)  # "end" of what a chat says
-        given = opening(model, prompt, condition)
-        writing = model.family.writing(Noise(check_seed(seed), n, first), None, given, ends, **knobs)
-        before = writing.lengths.tolist()
-        for x in writing:
-            lengths, done = writing.lengths.tolist(), writing.done.tolist()
-            finished = torch.zeros(n, dtype=torch.bool)
-            for row, text in enumerate(texts):
-                text.new = ""
-                if text.ended or lengths[row] == before[row]:
-                    continue
-                token = int(x[row, lengths[row] - 1])
-                if text.take(pieces[token] if token < ordinary else b"", done[row]):
-                    text.ended, finished[row] = "string", True
-                elif done[row]:
-                    text.ended = "stop" if token in ends else "length"
-                text.log_prob = float(writing.log_p[row])
-            before = lengths
+        writing = model.family.writing(Noise(check_seed(seed), n, first), None, given, ends, rule, **knobs)
+    before = writing.lengths.tolist()
+    while True:
+        with torch.inference_mode():  # not over the yield: the mode is that of the thread
+            x = next(writing, None)
+        if x is None:
+            break
+        lengths, done = writing.lengths.tolist(), writing.done.tolist()
+        finished = torch.zeros(n, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            text.new = ""
+            if text.ended or lengths[row] == before[row]:
+                continue
+            token = int(x[row, lengths[row] - 1])
+            if text.take(pieces[token] if token < ordinary else b"", done[row]):
+                text.ended, finished[row] = "string", True
+            elif done[row]:
+                text.ended = "stop" if token in ends else "length"
+            text.log_prob = float(writing.log_p[row])
+        before = lengths
+        with torch.inference_mode():
             writing.finish(finished)
-            yield texts
+        yield texts
     for text in texts:
         text.new, text.ended = "", text.ended or "length"
 
@@ -127,13 +142,19 @@ def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4,
     if not 1 <= beam <= BEAMS:
         raise BadConfig("SETTING_RANGE", f"'beam' is {beam}.", f"It should be from 1 to {BEAMS}.")
     given = opening(model, prompt, condition)
-    x, log_p = model.family.search(given, beam=beam, tokens=tokens)
+    room = codec.space.dims - len(given)
+    if room < 1:
+        raise BadData("TEXT_LONG", f"What is given has {len(given):,} tokens, and the context holds {codec.space.dims - 1:,}.",
+                      "Shorten it, or learn with a longer context.")
+    ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)
+    x, log_p = model.family.search(given, beam=beam, tokens=min(tokens or room, room), ends=ends)
     said = codec.raw(x[None, len(given):])[0].decode(errors="replace")
-    return Written(text=said, log_prob=log_p, ended="stop" if int(x[-1]) == codec.space.stop else "length")
+    return Written(text=said, log_prob=log_p, ended="stop" if int(x[-1]) in ends else "length")
 
 
 def weighed(model: Any, source: Any) -> Iterator[tuple[Records, list[list[tuple[bytes, float]]]]]:
-    """Blocks of records, and for each its tokens as bytes with their nats, -log p(token | those before)."""
+    """Blocks of records, and for each its tokens as bytes (none, of special ones) with their nats, -log p(token | those
+    before); of a record they add up to -log_prob."""
     codec, family = _codec(model), model.family
     for records, x, of in model.judged(source):
         with torch.inference_mode():
@@ -141,9 +162,35 @@ def weighed(model: Any, source: Any) -> Iterator[tuple[Records, list[list[tuple[
         told: list[list[tuple[bytes, float]]] = [[] for _ in range(len(records))]
         for row, record in enumerate(of.tolist()):
             for token, cost in zip(x[row].tolist(), nats[row].tolist(), strict=True):
-                if 0 <= token < len(codec.vocabulary):
-                    told[record].append((codec.vocabulary.pieces[token], cost))
+                if token >= 0 and token != codec.space.pad:
+                    told[record].append((codec.vocabulary.pieces[token] if token < len(codec.vocabulary) else b"", cost))
         yield records, told
+
+
+def whole(blocks: Iterator[Records]) -> Iterator[Records]:
+    """Blocks of which each record is a whole document, where a reader hands out long ones in stretches; those of over WHOLE
+    bytes stay cut."""
+    held: list[bytes] = []
+    name = ""
+    for block in blocks:
+        if "begins" not in block.columns:
+            yield block
+            continue
+        texts: list[bytes] = []
+        names: list[str] = []
+        edges: list[tuple[bool, bool]] = []
+        for row, (text, begins, ends) in enumerate(zip(*(block.columns[c] for c in ("text", "begins", "ends")), strict=True)):
+            name = name if held else block.where(row)
+            held.append(text)
+            size = sum(map(len, held))
+            if ends or size >= WHOLE:
+                texts.append(b"".join(held))
+                names.append(name if begins else name.partition(", part ")[0] if ends else name)
+                edges.append((begins or len(held) > 1, ends))
+                held = []
+        if texts:
+            columns: dict[str, Any] = {"text": texts, "begins": [b for b, _ in edges], "ends": [e for _, e in edges]}
+            yield Records(columns, block.origin, block.first, names)
 
 
 def _codec(model: Any) -> Text:

@@ -22,7 +22,7 @@ from ..families import Family
 from ..seeds import Noise, check_seed
 from ..spaces import Likelihood, Problem, Records, space_plain
 from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
-from .texts import Written, search, write
+from .texts import Written, search, whole, write
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -71,7 +71,7 @@ class Model:
 
     def write(self, n: int = 1, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
               stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
-        """n texts that go on from a prompt, a token longer each time: see `texts.write`."""
+        """n texts that go on from a prompt, a token longer each time: see `texts.write`, also for after, regex, schema."""
         return write(self, n, prompt, condition, seed, first, stop, **settings)
 
     def search(self, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
@@ -327,10 +327,10 @@ class Model:
 
     def _parsed(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Records]]:
         """Blocks as they are read, and parsed; of these none is empty."""
-        opened = data.open_source(source, modality=self.codec.modality)
+        opened = data.open_source(source, modality=self.codec.modality, **self.card.get("read", {}))
         column = None if self.label is None else self.label.config.column
         found: list[Problem] = []
-        for block in opened.blocks():
+        for block in whole(opened.blocks()):
             parsed = self.codec.parse(features(block, opened.label, column, self.card.get("weight")), found, unknown)
             if len(parsed):
                 yield block, parsed
@@ -341,7 +341,8 @@ class Model:
 def _together(likelihood: Likelihood, of: Tensor, sizes: Tensor, count: int) -> Likelihood:
     """The likelihood of `count` records from that of the points they were cut into, which record (W,) each is of."""
     log_p = likelihood.log_prob.new_zeros(count, dtype=torch.float64).index_add_(0, of, likelihood.log_prob.double())
-    return replace(likelihood, log_prob=log_p, coordinates=torch.zeros(count, dtype=torch.int64).index_add_(0, of, sizes))
+    each = torch.zeros(count, dtype=torch.int64).index_add_(0, of, sizes).clamp(min=1)
+    return replace(likelihood, log_prob=log_p, coordinates=each)
 
 
 def features(block: Records, *aside: str | None) -> Records:

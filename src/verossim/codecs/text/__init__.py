@@ -137,6 +137,8 @@ class Text(Codec):
                 problems.append(Problem(unfit.code, where, f"{printable(where)}: {unfit.message}", unfit.hint))
         kept = records if len(rows) == len(records) else records.take(rows)
         parsed: dict[str, list[Any]] = {"parts": parts}
+        if kind == "pairs":  # equal conditions are on one side of the split, whatever their targets
+            parsed["side"] = [record[1][1] for record in parts]
         if kind == "plain":
             parsed["begins"] = list(kept.columns.get("begins", [True] * len(kept)))
             parsed["ends"] = [False] * len(kept) if unknown else list(kept.columns.get("ends", [True] * len(kept)))
@@ -273,6 +275,8 @@ class _Unfit(Exception):
 
 def _text(value: Any) -> bytes:
     """A text in UTF-8; bytes are taken as they are."""
+    if not isinstance(value, str | bytes | bytearray):
+        raise _Unfit("TEXT_MISSING", f"{printable(repr(value), 40)} is no text.", "Give str or bytes.")
     try:
         return value.encode() if isinstance(value, str) else bytes(value)
     except UnicodeEncodeError as error:

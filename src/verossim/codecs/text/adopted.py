@@ -3,11 +3,13 @@
 Its special tokens have names here where they begin or end a text, or are called as ours are. What a text says is never one.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ...errors import CorruptStore, printable
 from .vocabulary import BYTES, SPECIALS, Vocabulary
 
 __all__ = ["Adopted"]
@@ -19,7 +21,12 @@ class Adopted(Vocabulary):
     def __init__(self, pairs: str, special: Mapping[str, int], size: int):
         from tokenizers import Tokenizer
         super().__init__()
-        self.pairs, self.tokenizer = pairs, Tokenizer.from_str(pairs)
+        try:
+            self.pairs, self.tokenizer = pairs, Tokenizer.from_str(pairs)
+        except Exception as error:  # tokenizers raises nothing more special
+            raise CorruptStore("CKPT_FORMAT", f"tokenizer.json is damaged: {printable(str(error), 100)}.",
+                               "Save the model with its tokenizer again.") from error
+        bytewise = "ByteLevel" in json.dumps([json.loads(pairs).get(part) for part in ("pre_tokenizer", "decoder")])
         self.tokenizer.encode_special_tokens = True
         added = self.tokenizer.get_added_tokens_decoder()
         ours = {name: self.tokenizer.token_to_id(f"<|{name}|>") for name in SPECIALS}
@@ -27,7 +34,7 @@ class Adopted(Vocabulary):
         self.pieces = [b""] * size
         for token, number in self.tokenizer.get_vocab(with_added_tokens=True).items():
             if number < size and number not in self.special.values() and not (number in added and added[number].special):
-                self.pieces[number] = token.encode() if number in added else _said(token)
+                self.pieces[number] = token.encode() if number in added else _said(token, bytewise)
 
     def encode(self, texts: list[bytes]) -> list[np.ndarray]:
         """The tokens (N,) int32 of each text; bytes that are not UTF-8 are replaced."""
@@ -39,10 +46,10 @@ class Adopted(Vocabulary):
         return self.pairs
 
 
-def _said(token: str) -> bytes:
+def _said(token: str, bytewise: bool) -> bytes:
     """The bytes of a token: of letters that stand for bytes; or as SentencePiece has it, a bar for a space, <0x0A> for a
     byte."""
-    if all(letter in BYTES for letter in token):
+    if bytewise and all(letter in BYTES for letter in token):
         return bytes(map(BYTES.__getitem__, token))
     if re.fullmatch("<0x[0-9A-F]{2}>", token):
         return bytes([int(token[3:5], 16)])

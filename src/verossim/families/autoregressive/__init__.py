@@ -146,20 +146,26 @@ class Autoregressive(LearnsByGradient):
         yield from self.writing(noise, condition, given, **knobs)
 
     def writing(self, noise: Noise, condition: Tensor | None = None, given: Tensor | None = None,
-                ends: tuple[int, ...] | None = None, **knobs: Any) -> Writing:
+                ends: tuple[int, ...] | None = None, rule: Any = None, **knobs: Any) -> Writing:
         """Samples while they are written, with their log-probabilities. ends: tokens at which one ends, where it is not the
-        space's own."""
+        space's own; rule: what may come next (see `writing`)."""
         sampling = self.Sampling(**knobs)
         opening = begun(given, len(noise), self.space).to(self.device)
-        own = () if self.space.stop is None else (self.space.stop,)
-        return Writing(self, noise, opening, self._beside(condition, len(noise)), sampling, own if ends is None else ends)
+        ends = self.ends if ends is None else ends
+        return Writing(self, noise, opening, self._beside(condition, len(noise)), sampling, ends, rule)
 
-    def search(self, given: Tensor, condition: Tensor | None = None, beam: int = 4,
-               tokens: int | None = None) -> tuple[Tensor, float]:
+    def search(self, given: Tensor, condition: Tensor | None = None, beam: int = 4, tokens: int | None = None,
+               ends: tuple[int, ...] | None = None) -> tuple[Tensor, float]:
         """The entries (N,) that go on from `given` (M,), and their log p, which a beam of so many hypotheses finds to be most
-        probable: see `beam`."""
+        probable: see `beam`. ends: as of `writing`."""
+        ends = self.ends if ends is None else ends
         with torch.inference_mode():
-            return searched(self, given, self._beside(condition, 1), beam, tokens or self.space.dims)
+            return searched(self, given, self._beside(condition, 1), beam, tokens or self.space.dims, ends)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The space's own token at which a sample ends, if there is one."""
+        return () if self.space.stop is None else (self.space.stop,)
 
     def complete(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         """x (B, N) with what is not there filled in given all that is: see `completing`. Without `noise`, the likeliest token
@@ -209,7 +215,7 @@ def _resolved(config: Any) -> Any:
     blocks = config.blocks or max(FEWEST, width // PER_BLOCK)
     heads = config.heads or max(1, width // (config.head or HEADS[width < WIDE]))
     groups = config.groups or heads
-    head = config.head or width // heads
+    head = config.head or max(2, width // heads // 2 * 2)
     inside = config.inside or (max(16, int(WIDENED * width / 16) * 16) if config.activation == "swiglu" else 4 * width)
     if heads % groups:
         raise BadConfig("SETTING_RANGE", f"'groups' is {groups}, and {heads} heads cannot be shared out among so many.",

@@ -6,13 +6,15 @@ Rubin, 1988):
 
     w_k = prod over known i of p(x_i | x_1 ... x_(i-1) of draw k)
 
-With more draws this tends to the posterior. A model that learned to write what is between (`gaps`) needs no such thing.
+A draw may not end before what is known to come; w_k then has the probability that it does not in it. With more draws this
+tends to the posterior. A model that learned to write what is between (`gaps`) needs no such thing.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...nn.decoding import decoder
 from ...seeds import Noise
@@ -27,7 +29,8 @@ def completed(family: Any, x: Tensor, beside: Tensor | None, noise: Noise | None
     taken each time."""
     B, N = x.shape
     known = x != family.pad
-    inside = bool((~known[:, :-1] & known[:, 1:].flip(1).cummax(dim=1).values.flip(1)).any())
+    later = F.pad(known[:, 1:].flip(1).cummax(dim=1).values.flip(1), (0, 1))  # whether something known stands after
+    inside = bool((~known & later).any())
     K = DRAWS if inside and noise is not None else 1
     rows = torch.arange(B, device=x.device).repeat_interleave(K)
     u = None if noise is None else noise.uniform(N, K).to(x.device).transpose(1, 2).flatten(0, 1)
@@ -37,12 +40,17 @@ def completed(family: Any, x: Tensor, beside: Tensor | None, noise: Noise | None
     ended = torch.zeros(B * K, dtype=torch.bool, device=x.device)
     reader = decoder(family.net, B * K, N + begin, None if beside is None else beside[rows])
     given = known[rows] & (made < 0)
+    stop = None if family.space.stop is None else int(family.plain(torch.tensor([[family.space.stop]]))[0, -1])
     for i in range(1 - begin, N):
         log_p = reader.step(tokens[:, i - 1 + begin])[:, :family.vocabulary].float().log_softmax(dim=1)
+        open_ = ~known[rows, i] & ~ended
+        if stop is not None:  # nothing ends before what is known to come
+            log_p[:, stop] = log_p[:, stop].masked_fill(open_ & later[rows, i], -torch.inf)
+            weights += torch.where(open_, log_p.logsumexp(dim=1).double(), 0.0)
+            log_p = log_p.log_softmax(dim=1)
         drawn = log_p.argmax(dim=1) if u is None else _by(u[:, i], log_p)
         own = tokens[:, i + begin]
         weights += torch.where(known[rows, i] & ~given[:, i], log_p.gather(1, own[:, None])[:, 0].double(), 0.0)
-        open_ = ~known[rows, i] & ~ended
         tokens[:, i + begin] = torch.where(open_, drawn, own)
         made[:, i] = torch.where(open_, family.entries(drawn), made[:, i])
         if family.space.stop is not None:

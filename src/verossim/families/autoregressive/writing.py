@@ -28,12 +28,13 @@ class Writing(Iterator[Tensor]):
     """Samples while they are written. Each step gives all that stands so far, (B, N): what was given as ~t, and padding after
     the end.
 
-    ends : tokens at which a sample ends. log_p (B,) float64 : nats of what was written, under what was allowed. done (B,) :
-    which have ended.
+    ends : tokens at which a sample ends. rule : what may come next, by `allowed(rows)` and `take(row, token)`, or None.
+    log_p (B,) float64 : nats of what was written, under what was allowed. done (B,) : which have ended.
     """
 
     def __init__(self, family: Any, noise: Noise, given: Tensor, beside: Tensor | None, sampling: Any,
-                 ends: tuple[int, ...]):
+                 ends: tuple[int, ...], rule: Any = None):
+        self.rule = rule
         self.family, self.noise, self.sampling, self.beside = family, noise, sampling, beside
         B, M = given.shape
         self.pad, self.ends = family.pad, ends
@@ -42,8 +43,12 @@ class Writing(Iterator[Tensor]):
         if B and int(self.lengths.min()) + family.begin < 1:
             raise BadData("TEXT_EMPTY", "There is nothing for the first token to follow.",
                           "Begin with the space's own first token.")
-        most = family.space.dims if sampling.tokens is None else max(family.space.dims, M + sampling.tokens)
-        self.last = torch.full_like(self.lengths, most) if sampling.tokens is None else self.lengths + sampling.tokens
+        dims, tokens_at_most = family.space.dims, sampling.tokens
+        if tokens_at_most is None and dims <= M:
+            tokens_at_most = max(1, dims // 2)  # what is given fills the context already
+        most = dims if tokens_at_most is None else max(dims, M + tokens_at_most)
+        self.last = torch.full_like(self.lengths, most) if tokens_at_most is None else self.lengths + tokens_at_most
+        self.first = torch.zeros_like(self.lengths)  # the token that each sample's context begins with
         self.x = torch.full((B, most), self.pad, dtype=torch.int64, device=given.device)
         self.x[:, :M] = torch.where(there & (given >= 0), ~given, given)
         self.log_p = torch.zeros(B, dtype=torch.float64, device=given.device)
@@ -61,7 +66,7 @@ class Writing(Iterator[Tensor]):
         if bool(self.done.all()):
             raise StopIteration
         V = self.family.vocabulary
-        log_p = allowed(self.logits[:, :V].float(), self.sampling, self.present[:, :V])
+        log_p = allowed(self._ruled(self.logits[:, :V].float()), self.sampling, self.present[:, :V])
         token = self._drawn(log_p)
         rows = torch.nonzero(~self.done)[:, 0]
         entry = self.family.entries(token)
@@ -69,6 +74,8 @@ class Writing(Iterator[Tensor]):
         self.log_p[rows] += log_p[rows, token[rows]].double()
         self.present[rows, token[rows]] = True
         self.lengths[rows] += 1
+        for row in rows.tolist() if self.rule is not None else ():
+            self.rule.take(row, int(entry[row]))
         self.done |= self.lengths >= self.last
         for end in self.ends:
             self.done[rows] |= entry[rows] == end
@@ -82,18 +89,27 @@ class Writing(Iterator[Tensor]):
 
     def finish(self, rows: Tensor) -> None:
         """Samples (B,) bool that shall not go on."""
-        self.done |= rows
+        self.done |= rows.to(self.done.device)
+
+    def _ruled(self, logits: Tensor) -> Tensor:
+        """The logits, -inf for tokens that a rule forbids; all of those that have ended."""
+        if self.rule is None:
+            return logits
+        rows = torch.nonzero(~self.done)[:, 0]
+        known = self.family.entries(torch.arange(logits.shape[1]))
+        may = self.rule.allowed(rows.tolist())[:, known].to(logits.device)
+        return logits.index_put((rows,), logits[rows].masked_fill(~may, -torch.inf))
 
     def _feed(self, tokens: Tensor) -> None:
-        """Reads what stands so far: all of it, or where that fills the context its last half."""
-        length, counts = self.family.shape.length, self.lengths + self.family.begin
-        if int(counts.max()) >= length:
-            kept = torch.where(counts >= length, max(1, length // 2), counts)
-            at = (counts - kept)[:, None] + torch.arange(int(kept.max()), device=tokens.device)
-            tokens, counts = tokens.gather(1, at.clamp(max=tokens.shape[1] - 1)), kept
+        """Reads what stands so far; of a sample that fills the context its last half, whatever the others do."""
+        length, total = self.family.shape.length, self.lengths + self.family.begin
+        full = total - self.first >= length
+        self.first = torch.where(full, total - max(1, length // 2), self.first)
+        counts = total - self.first
+        at = self.first[:, None] + torch.arange(int(counts.max()), device=tokens.device)
         room = min(length, int((counts + self.last - self.lengths).max()))
         self.decoder = decoder(self.family.net, len(tokens), room, self.beside)
-        self.logits = self.decoder.feed(tokens[:, :int(counts.max())], counts)
+        self.logits = self.decoder.feed(tokens.gather(1, at.clamp(max=tokens.shape[1] - 1)), counts)
 
     def _drawn(self, log_p: Tensor) -> Tensor:
         """A token for each sample (B,), by the next number of its stream; the likeliest where temperature is 0."""
