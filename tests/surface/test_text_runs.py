@@ -168,12 +168,27 @@ def test_a_schema_is_kept_to(model):
             next(model.write(1, **rule))
 
 
-def test_a_gap_is_opened_by_what_stands_on_both_sides_of_it(say, home, model):
-    special, x = model.codec.special, ~opening(model, "The fox", after="moon")
+def test_a_gap_is_opened_by_what_stands_on_both_sides_of_it(say, tmp_path, model):
+    (tmp_path / "book.txt").write_text(BOOK)
+    run = fitted(tmp_path, "gaps", "fit", tmp_path / "book.txt", *SMALL, "--gaps", "0.5", "--samples", "160")
+    gaps = verossim.Model.load(run)
+    special, x = gaps.codec.special, ~opening(gaps, "The fox", after="moon")
     tokens = [special["start"], special["before"], *b"The fox", special["after"], *b"moon", special["middle"]]
     assert x.tolist() == tokens
-    status, out, err = say("sample", home / "run", "--prompt", "The fox", "--after", "moon", "--tokens", "8")
-    assert status == 0 and out.startswith("The fox"), err
+    status, out, err = say("sample", run, "--prompt", "The fox", "--after", "moon", "--tokens", "8")
+    assert status == 0 and out.splitlines()[-1].endswith("moon") and "The fox" in out, err
+    with pytest.raises(Incompatible, match="gaps"):
+        opening(model, "The fox", after="moon")
+
+
+def test_what_a_model_did_not_learn_is_refused_with_the_way_out(say, home, model):
+    with pytest.raises(Incompatible, match="no chats"):
+        opening(model, [{"role": "user", "content": "Hello"}])
+    for words in (["translate", home / "run", "the fox"], ["sample", home / "run", "--condition", "label=3"]):
+        status, _, err = say(*words)
+        assert status == 65 and "--target" in err
+    with pytest.raises(BadConfig, match="one of them"):
+        next(model.write(1, regex="a", schema="{}"))
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -217,8 +232,8 @@ def test_nothing_to_learn_from_is_said(texts):
 
 
 def test_other_families_say_which_learns_text(home):
-    for family in ("gmm", "gan", "diffusion"):
-        with pytest.raises(Incompatible):
+    for family in ("gmm", "gan", "diffusion", "vae"):
+        with pytest.raises(Incompatible, match="autoregressive"):
             verossim.fit(home / "book.txt", family=family, modality="text")
     with pytest.raises(BadConfig, match="guidance"):
         verossim.Model.load(home / "pairs").sample(1, condition="the fox", guidance=2)

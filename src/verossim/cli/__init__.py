@@ -26,8 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]})
 
 MODEL = Annotated[str, typer.Argument(help="Folder of a saved model.", metavar="MODEL")]
-DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, CSV, JSON lines, Parquet, Arrow, .npy, a zip of "
-                                                          "these, or hf:NAME.")]
+DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, text, CSV, JSON lines, Parquet, Arrow, .npy, a "
+                                                          "zip of these, or hf:NAME.")]
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace also what verossim did not make, or was changed since.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 TRACE = Annotated[bool, typer.Option("--trace", help="After an error, show the whole way to it.")]
@@ -279,7 +279,7 @@ def import_(
 def export(
     model: MODEL,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .gguf file.")],
-    format: Annotated[str, typer.Option("--format", help="hf (for transformers and vLLM) or gguf (for llama.cpp).")] = "hf",
+    format: Annotated[str | None, typer.Option("--format", help="hf (transformers, vLLM) or gguf (llama.cpp).  [hf]")] = None,
     as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Write a language model for other programs."""

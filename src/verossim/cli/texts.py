@@ -11,6 +11,7 @@ from typing import Any
 from rich.text import Text as Line
 
 from ..config import build
+from ..data.paths import missing, read_regular
 from ..errors import BadConfig, BadData, printable
 from ..model import Model
 from ..model.exchanging import export, imported
@@ -23,6 +24,7 @@ from .records import provenance, tell_aside
 __all__ = ["chat", "give_out", "heat", "sample", "take_in", "translate"]
 
 AT_ONCE = 16  # texts written together
+LARGEST = 1 << 24  # bytes of a schema
 SUFFIXES = {".txt", ".jsonl"}
 COLOURS = ("#2e7d32", "#689f38", "#c0a000", "#e07020", "#c62828")  # of tokens, from what was sure to what surprised
 BITS = (1.0, 3.0, 6.0, 10.0)  # between two colours
@@ -34,8 +36,10 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     stop and what else `Model.write` takes; the schema may be a file."""
     check_seed(seed)
     prompt = asked.get("prompt")
-    if "schema" in asked and Path(asked["schema"]).is_file():
-        asked = asked | {"schema": Path(asked["schema"]).read_text(encoding="utf-8")}
+    if "schema" in asked and not asked["schema"].lstrip().startswith("{"):
+        asked = asked | {"schema": _read(asked["schema"])}
+    column = model.card.get("read", {}).get("condition")
+    condition = condition.removeprefix(f"{column}=") if condition is not None and column is not None else condition
     knobs = {**asked, **settings, "condition": condition, "seed": seed}
     blocks = _written(voice, model, n, knobs, live=output is None)
     source = provenance("sample", path, model, n=n, **knobs)
@@ -69,6 +73,16 @@ def _into_folder(out: Release, prompt: str | None, blocks: Iterator[list[Written
             number += 1
 
 
+def _read(path: str) -> str:
+    """A schema's file. Raises BadData where there is none, or it is larger than a schema is."""
+    if not Path(path).exists():
+        raise missing(Path(path))
+    found = read_regular(Path(path), printable(path), LARGEST)
+    if found is None:
+        raise BadData("DATA_FORMAT", f"{printable(path)} is larger than a schema is.", "Give a JSON schema.")
+    return found.decode(errors="replace")
+
+
 def _row(prompt: str | None, text: Written) -> dict[str, Any]:
     return {**({} if prompt is None else {"prompt": prompt}), "text": text.text, "log_prob": text.log_prob, "ended": text.ended}
 
@@ -85,8 +99,10 @@ def _written(voice: Voice, model: Model, n: int, knobs: dict[str, Any], live: bo
         for texts in model.write(min(AT_ONCE, n - first), first=first, **knobs):
             if live:
                 _stream(voice, texts[0].new if n == 1 else "")
+        if {"regex", "schema"} & knobs.keys() and (cut := sum(text.ended == "length" for text in texts)):
+            voice.warn(f"LENGTH: {cut} text(s) came to the limit of tokens before they matched. Raise --tokens.")
         if live and n == 1:
-            _stream(voice, "\n")
+            _stream(voice, knobs.get("after", "") + "\n")
         elif live:
             for number, text in enumerate(texts, start=first + 1):
                 voice.note(f"--- {number} of {n}, {-text.log_prob / math.log(2):.1f} bits ---")
@@ -177,8 +193,9 @@ def take_in(voice: Voice, source: str, output: str) -> dict[str, Any]:
     return {"model": output, **model.describe()}
 
 
-def give_out(voice: Voice, path: str, output: str, format: str) -> dict[str, Any]:
-    """A model of ours as others read it."""
+def give_out(voice: Voice, path: str, output: str, format: str | None) -> dict[str, Any]:
+    """A model of ours as others read it; where nothing is said, as the output's name does."""
+    format = format or ("gguf" if output.lower().endswith(".gguf") else "hf")
     export(Model.load(path), output, format)
     voice.say(f"written: {printable(output)}")
     return {"output": output, "format": format}

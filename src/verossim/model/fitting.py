@@ -72,6 +72,8 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         config = _going_on(begun, kind, family, settings, start)
     opened = data.open_source(source, label=label, weight=weight, modality=modality if base is None else base.codec.modality,
                               strict=strict, condition=condition, target=target, documents=documents)
+    if opened.modality == "text":
+        _check_texts(kind, family, label, weight)
     reader = CODECS.load(opened.modality if base is None else "latent")
     for name in rest.keys() - knobs(reader.Config).keys():
         raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality if base is None else 'latent'}' "
@@ -132,6 +134,16 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         if folder is not None and place is not None and engine.first:
             model.save(place / RUN_MODEL)
     return model
+
+
+def _check_texts(kind: type[Family], family: str, label: str | None, weight: str | None) -> None:
+    """Raises Incompatible SPACE for a family that does not learn texts, BadConfig USAGE for what they do not have."""
+    if kind.accepts != (Discrete,):
+        raise Incompatible("SPACE", f"Family '{family}' does not learn texts.", "Say --family autoregressive.")
+    for name, value in (("label", label), ("weight", weight)):
+        if value is not None:
+            raise BadConfig("USAGE", f"'{name}' is {printable(value)!r}, and texts are learned without.",
+                            "For texts given other texts, name their columns: --condition and --target.")
 
 
 def _going_on(begun: Model, kind: type[Family], family: str, settings: dict[str, Any], start: Any) -> Any:

@@ -59,10 +59,18 @@ def opening(model: Any, prompt: Any = None, condition: Any = None, after: Any = 
     """What a text begins with, (M,), all of it given: a prompt, str or bytes; messages as a chat has them; the condition of
     a pair, then what its target begins with; or what stands before a gap and `after` it. Raises Incompatible NOT_TEXT, BadData
     as the codec does."""
-    codec = _codec(model)
+    codec, read = _codec(model), model.card.get("read", {})
+    if after is not None and not codec.config.gaps:
+        raise Incompatible("NOT_CONDITIONAL", "This model learned no gaps, so it fills none.", "Fit one: --gaps 0.5.")
+    if condition is not None and "condition" not in read:
+        raise Incompatible("NOT_CONDITIONAL", "This model learned no pairs of texts, so it takes no condition.",
+                           "Fit one: --condition COLUMN --target COLUMN.")
     if after is not None:
         columns: dict[str, Any] = {"before": [prompt or b""], "after": [after]}
     elif isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+        if "imported" not in model.card and "messages" not in model.card["manifest"]["columns"]:
+            raise Incompatible("NOT_CONDITIONAL", "This model learned no chats, so it does not answer.",
+                               "Fit one on JSON lines with messages; --from MODEL goes on from this one.")
         columns = {"messages": [[_message(message) for message in prompt]]}
     elif condition is not None:
         columns = {"given": [condition], "text": [prompt]}
@@ -99,6 +107,8 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
     if not isinstance(n, int) or n < 1:
         raise BadConfig("SETTING_RANGE", f"'n' is {n!r}; it should be a whole number from 1.")
     stops = [stop] if isinstance(stop, str) else list(stop)
+    if regex is not None and schema is not None:
+        raise BadConfig("RULE", "A regular expression and a JSON schema were given.", "Give one of them.")
     if not all(stops):
         raise BadConfig("SETTING_RANGE", "A stop string is empty.", "Give at least one character.")
     knobs = vars(build(model.family.Sampling, settings, f"sampling by {type(model.family).__name__}"))
