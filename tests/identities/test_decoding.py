@@ -1,5 +1,9 @@
 """Writing token by token is the model: whatever its shape, however a prompt is cut up, and whatever else is in the batch."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -152,3 +156,18 @@ def test_a_token_that_there_is_not_is_refused():
         with pytest.raises(IndexError, match=str(VOCABULARY)):
             writer.step(torch.tensor([token]))
     assert np.array_equal(writer.lengths, [0])
+
+
+ALONE = """
+import torch
+from verossim.nn.decoding_compiled import Compiled
+from verossim.nn.language import LanguageModel, Shape
+shape = Shape(vocabulary=9, length=8, width=16, blocks=1, heads=2, groups=2, head=8, inside=16)
+Compiled(LanguageModel(shape), 1, 8)
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+
+
+def test_a_decoder_leaves_the_number_of_threads_as_it_was():
+    found = subprocess.run([sys.executable, "-c", ALONE], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert not found.returncode, found.stderr

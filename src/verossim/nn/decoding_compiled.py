@@ -157,7 +157,9 @@ class Compiled(Decoder):
     """All in one call of a compiled function, for each ROWS tokens."""
 
     def __init__(self, model: LanguageModel, count: int, length: int, beside: Tensor | None = None):
+        threads = torch.get_num_threads()
         numba.get_num_threads()  # sets threads up, which a function that comes from numba's folder does not
+        torch.set_num_threads(threads)  # which numba has changed where both share a library of threads
         shape = model.shape
         self.length, L, G, D = min(length, shape.length), shape.blocks, shape.groups, shape.head
         self.sizes = Sizes(shape.width, shape.heads, G, D, shape.vocabulary, ACTIVATIONS[shape.activation],
