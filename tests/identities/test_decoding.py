@@ -169,5 +169,6 @@ assert torch.get_num_threads() == 1, torch.get_num_threads()
 
 
 def test_a_decoder_leaves_the_number_of_threads_as_it_was():
-    found = subprocess.run([sys.executable, "-c", ALONE], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    own = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", ALONE], env=own, capture_output=True, text=True)
     assert not found.returncode, found.stderr
