@@ -276,7 +276,7 @@ def test_a_space_that_it_cannot_learn_is_refused_with_the_way_out(family):
 def test_unknown_entries_are_summed_out_or_refused():
     x = records("numbers")
     x[0, 1] = math.nan
-    for family in KINDS:
+    for family in (name for name, kind in KINDS.items() if Continuous in kind.accepts):
         model = made(family, "numbers", False)
         try:
             assert model.log_prob(x, None, Noise(0, B)).log_prob.isfinite().all()

@@ -18,11 +18,12 @@ from verossim.cli import app
 from verossim.safety import verify
 
 FLAGS = {
-    "fit": "--budget --components --config --covariance --device --family --force --held-out --json --label --modality "
-           "--output --over --overwrite --precision --restart --samples --seed --set --size --strict --trace --weight -o",
-    "sample": "--condition --format --guidance --json --output --overwrite --seed --set --solver --steps --trace --truncation "
-              "-n -o",
-    "log-prob": "--check --condition --json --method --outliers --output --overwrite --trace -o",
+    "fit": "--budget --components --condition --config --covariance --device --documents --family --force --from --held-out "
+           "--json --label --modality --output --over --overwrite --precision --restart --samples --seed --set --size "
+           "--strict --target --trace --weight -o",
+    "sample": "--after --condition --format --guidance --json --output --overwrite --prompt --regex --schema --seed --set "
+              "--solver --steps --stop --temperature --tokens --top-k --top-p --trace --truncation -n -o",
+    "log-prob": "--check --condition --json --method --outliers --output --overwrite --tokens --trace -o",
     "predict": "--json --output --overwrite --trace -o",
     "complete": "--json --mask --output --overwrite --seed --trace -o",
     "encode": "--json --output --overwrite --trace -o",
@@ -30,6 +31,10 @@ FLAGS = {
     "interpolate": "--condition --json --output --overwrite --trace -n -o",
     "mix": "--coarse --condition --fine --json --layer --output --overwrite --seed --trace -o",
     "edit": "--condition --direction --json --output --overwrite --seed --source --strength --trace -n -o",
+    "chat": "--json --seed --set --system --trace",
+    "translate": "--beam --json --seed --set --trace",
+    "import": "--json --output --trace -o",
+    "export": "--format --json --output --trace -o",
     "describe": "--json --trace",
     "list": "--json --trace",
 }

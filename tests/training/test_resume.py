@@ -236,8 +236,7 @@ def noted(batch, turn):
         os.kill(os.getpid(), signal.SIGTERM)
     return loss(batch, turn)
 made.loss = noted
-published, config = [], settled(samples=192, batch=16, sharded="sharded" in sys.argv[3],
-                            optimizer=made.optimizer)
+published, config = [], settled(samples=192, batch=16, sharded="sharded" in sys.argv[3])
 course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), config,
                data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]), publish=published.append,
                show=lambda samples: None)
