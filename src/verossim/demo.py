@@ -73,6 +73,7 @@ def write_data(folder: Path) -> None:
     book.txt, what scikit-learn says of its data, some 25 kB of English."""
     sets = (datasets.load_iris, datasets.load_wine, datasets.load_digits, datasets.load_breast_cancer, datasets.load_diabetes,
             datasets.load_linnerud)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "book.txt").write_text("\n\n".join(load().DESCR for load in sets), encoding="utf-8")
     digits = datasets.load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
