@@ -12,20 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refused
 
 from verossim.data import delimited, open_source, tables
 from verossim.errors import BadData, Refused, VerossimError
-
-
-def refused(data, code, status, *words, **asked):
-    """Opens and reads; checks the one error that must come."""
-    with pytest.raises(VerossimError) as caught:
-        for _ in open_source(data, **asked).blocks():
-            pass
-    error = caught.value
-    assert (error.code, error.status) == (code, status), error
-    assert all(word in error.message for word in words), error.message
-    return error
 
 
 def written(tmp_path, content, name="table.csv"):

@@ -7,23 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusing import refused
 
 from verossim.codecs.text import Text, TextConfig
 from verossim.config import build
 from verossim.data import open_source
 from verossim.errors import VerossimError
 from verossim.spaces import Records
-
-
-def refused(data, code, status, *words, **asked):
-    """Opens and reads; checks the one error that must come."""
-    with pytest.raises(VerossimError) as caught:
-        for _ in open_source(data, **asked).blocks():
-            pass
-    error = caught.value
-    assert (error.code, error.status) == (code, status), error
-    assert all(word in error.message for word in words), error.message
-    return error
 
 
 def passed_over(data, **asked):

@@ -239,3 +239,18 @@ def test_records_of_text_are_a_source_again():
 def test_blocks_hold_no_more_than_asked_and_number_on(tmp_path):
     path = put(tmp_path / "a.smi", "C\n" * 25)
     assert [(block.first, len(block)) for block in open_source(path).blocks(10)] == [(0, 10), (10, 10), (20, 5)]
+
+
+def test_stretches_of_a_document_come_together_again_and_none_is_lost():
+    from verossim.data import whole
+    from verossim.spaces import Records
+    long = b"line\n" * 40_000
+    blocks = [*open_source([long, b"short"]).blocks(2)]
+    assert sum(len(block) for block in blocks) > 3
+    joined = [*whole(blocks)]
+    assert [text for block in joined for text in block.columns["text"]] == [long, b"short"]
+    assert all(block.columns["begins"] == block.columns["ends"] == [True] * len(block) for block in joined)
+    cut = Records({"text": [b"a", b"b", b"c"], "begins": [False, True, False], "ends": [False, False, False]})
+    found = [*whole([cut])]
+    assert [text for block in found for text in block.columns["text"]] == [b"a", b"bc"]
+    assert [begins for block in found for begins in block.columns["begins"]] == [False, True]

@@ -187,6 +187,8 @@ def test_what_a_model_did_not_learn_is_refused_with_the_way_out(say, home, model
     for words in (["translate", home / "run", "the fox"], ["sample", home / "run", "--condition", "label=3"]):
         status, _, err = say(*words)
         assert status == 65 and "--target" in err
+    status, _, err = say("complete", home / "run", home / "book.txt", "-o", home / "none")
+    assert status == 65 and "--after" in err
     with pytest.raises(BadConfig, match="one of them"):
         next(model.write(1, regex="a", schema="{}"))
 

@@ -8,6 +8,7 @@ from verossim.families import Turn
 from verossim.families.diffusion import Diffusion
 from verossim.families.vae import VAE
 from verossim.spaces import Continuous, Discrete
+from verossim.training.muon import Muon, orthogonal
 from verossim.training.optimizers import MUON, Optimizers, rate
 
 GREY = Continuous(shape=(1, 16, 16), axes=("channel", "height", "width"), levels=256)
@@ -43,7 +44,7 @@ def test_muon_takes_the_matrices_inside_and_adamw_the_rest(kind, space):
     family = kind(kind.Config(width=16), space, CLASSES)
     parameters = dict(family.networks.named_parameters())
     made = Optimizers(family.turns, parameters, "muon", 1e-3, 0.01, family.moments)
-    inside, outside = by(torch.optim.Muon, made), by(torch.optim.AdamW, made)
+    inside, outside = by(Muon, made), by(torch.optim.AdamW, made)
     assert inside | outside == parameters.keys() and not inside & outside
     assert inside and all(parameters[name].ndim == 2 for name in inside)
     network = next(iter(family.networks))
@@ -64,7 +65,7 @@ def test_decay_is_the_same_by_either(kind):
     weight.grad = torch.zeros(4, 4)
     for optimizer in made.each():
         optimizer.step()
-    assert by(torch.optim.Muon, made) == ({"net.inner.weight"} if kind == "muon" else set())
+    assert by(Muon, made) == ({"net.inner.weight"} if kind == "muon" else set())
     assert torch.allclose(weight, torch.full((4, 4), 1 - 0.5e-2 * 0.5)) and MUON > 1
 
 
@@ -73,3 +74,27 @@ def test_each_turn_moves_its_own_networks():
     made = Optimizers([Turn("one", ("a",)), Turn("two", ("b",))], parameters, "muon", 1e-3, 0.0, (0.9, 0.99))
     assert {turn: [made.names[p] for p in held] for turn, held in made.parameters.items()} == {
         "one": ["a.inner.weight"], "two": ["b.inner.weight"]}
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 9), (12, 5)])
+def test_muon_is_pytorch_s_own_but_for_the_rounding_of_its_products(size):
+    torch.manual_seed(0)
+    start = torch.randn(size)
+    mine, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    ours = Muon([{"params": [mine]}], 0.1, 0.05)
+    peer = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.05)
+    for _ in range(5):
+        mine.grad = torch.randn(size)
+        theirs.grad = mine.grad.clone()
+        ours.step()
+        peer.step()
+    moved, apart = (mine - start).norm(), (mine - theirs).norm()
+    assert apart < 0.02 * moved  # bfloat16 has three digits
+
+
+def test_the_step_of_muon_has_singular_values_near_one_and_the_vectors_of_the_gradient():
+    G = torch.randn(8, 20, generator=torch.Generator().manual_seed(1))
+    U, _, V = torch.linalg.svd(G, full_matrices=False)
+    turned = U.T @ orthogonal(G) @ V.T
+    assert ((turned.diagonal() > 0.6) & (turned.diagonal() < 1.3)).all()
+    assert (turned - turned.diagonal().diag()).abs().max() < 1e-4

@@ -21,7 +21,7 @@ from ..data.delimited import CsvReader
 from ..data.paths import read_regular
 from ..data.people import to_pictures
 from ..data.reader import FileEntry, Reader, Report, problem
-from ..errors import BadConfig, BadData, printable
+from ..errors import BadConfig, BadData, Incompatible, printable
 from ..model import Model
 from ..safety import gate, release, release_file
 from ..spaces import Problem, Records
@@ -41,6 +41,9 @@ def complete(voice: Voice, path: str, source: str, output: str, mask: str | None
         return {}
     model = Model.load(path)
     pictures = model.codec.modality == "image"
+    if model.codec.modality == "text":
+        raise Incompatible("TEXT_GAPS", "Texts are not completed by this verb.",
+                           "Say: verossim sample MODEL --prompt BEFORE --after AFTER, of a model that learned with --gaps.")
     if mask is not None and not pictures:
         raise BadConfig("USAGE", "--mask is for pictures; this is a model of tables.", "Leave the cells to be filled in empty.")
     if pictures == output.lower().endswith(tuple(SUFFIXES)):

@@ -7,10 +7,11 @@ loader serves batches; manifest says what it all was made from; people gives rec
 """
 
 from .cache import Encoded, Split, prepare, rows_of
+from .documents import whole
 from .loader import Loader
 from .manifest import Manifest
 from .people import frame_of, joined, to_people, to_pictures, to_table
 from .sources import Source, open_source
 
 __all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "frame_of", "joined", "open_source", "prepare", "rows_of",
-           "to_people", "to_pictures", "to_table"]
+           "to_people", "to_pictures", "to_table", "whole"]

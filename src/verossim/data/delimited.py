@@ -19,6 +19,7 @@ from pyarrow import csv
 
 from ..errors import BadData, printable
 from ..spaces import Problem, Records
+from .jsonlines import json_lines
 from .paths import open_regular
 from .reader import FileEntry, Report, TableFile, check_columns, problem, records_of
 from .sniff import dialect_of, encoding_of, is_damaged
@@ -274,19 +275,7 @@ class JsonLinesReader(_TextTable):
 
     def _records(self, file: io.BufferedReader, report: Report) -> Iterator[dict[str, str | None]]:
         known = set(self.columns)
-        number = 0
-        while line := file.readline(BLOCK_BYTES):
-            number += 1
-            where = f"{self.origin}, line {number}"
-            if len(line) == BLOCK_BYTES:
-                raise BadData("TAB_CELL", f"{where} is longer than {BLOCK_BYTES:,} bytes.", "Write one object a line.")
-            if not line.strip():
-                continue
-            try:
-                record = _decoder.decode(line.decode())
-            except (ValueError, RecursionError) as error:
-                report(problem("TAB_CORRUPT", where, f"it is not JSON: {printable(error)}.", "Write one JSON object a line."))
-                continue
+        for where, record in json_lines(file, self.origin, BLOCK_BYTES, _decoder.decode, report):
             if not isinstance(record, dict) or not known.issuperset(record):
                 extra = sorted(map(printable, record.keys() - known))[:5] if isinstance(record, dict) else "no keys"
                 report(problem("TAB_RAGGED", where, f"unlike the first lines it has {extra}.", "Give all lines the same keys."))

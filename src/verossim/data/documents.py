@@ -7,11 +7,14 @@ whole character. Lines of any length are read piece by piece.
 import io
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches"]
+from ..spaces import Records
+
+__all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches", "whole"]
 
 STRETCH = 1 << 16
+WHOLE = 1 << 26  # bytes of a document that is put together again
 #: Ways to cut a text file into documents; "auto" is "line" or "tune" by the file's suffix, else "file".
 DOCUMENTS = ("auto", "file", "line", "blank", "tune")
 
@@ -80,3 +83,47 @@ def _by_lines(file: io.BufferedReader, how: str) -> Iterator[tuple[int, bytes]]:
         document = document or number
         yield document, b"\n" * breaks + text
         breaks = 0
+
+
+class _Joined:
+    """Stretches of one document on their way to one record."""
+
+    def __init__(self, name: str, begins: bool):
+        self.name, self.begins, self.ends, self.size = name, begins, False, 0
+        self.texts: list[bytes] = []
+
+    def add(self, text: bytes, ends: bool) -> None:
+        """The next stretch."""
+        self.texts.append(text)
+        self.ends, self.size = ends, self.size + len(text)
+
+
+def whole(blocks: Iterable[Records]) -> Iterator[Records]:
+    """Blocks of records in which documents that were handed out in stretches are whole; those of over WHOLE bytes stay cut, and
+    records of another kind pass by."""
+    held: _Joined | None = None
+    for block in blocks:
+        if "begins" not in block.columns:
+            yield block
+            continue
+        done: list[_Joined] = []
+        columns = (block.columns[name] for name in ("text", "begins", "ends"))
+        for row, (text, begins, ends) in enumerate(zip(*columns, strict=True)):
+            if held is not None and begins:  # what stood before never came to its end
+                done.append(held)
+                held = None
+            held = held or _Joined(block.where(row).removesuffix(", part 1"), begins)
+            held.add(text, ends)
+            if ends or held.size >= WHOLE:
+                done.append(held)
+                held = None
+        if done:
+            yield _record(done, block)
+    if held is not None:
+        yield _record([held], block)
+
+
+def _record(done: list[_Joined], block: Records) -> Records:
+    columns: dict[str, list[Any]] = {"text": [b"".join(one.texts) for one in done], "begins": [one.begins for one in done],
+               "ends": [one.ends for one in done]}
+    return Records(columns, block.origin, block.first, [one.name for one in done])

@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import BadData, printable
+from ..errors import BadData
 from .delimited import SAMPLE_BYTES, Utf8Stream
 from .documents import STRETCH, documents
+from .jsonlines import json_lines
 from .paths import open_regular
 from .reader import FileEntry, Reader, Report, problem
 from .said import Asked, Row, Wanted, nothing_named, wanted_of
@@ -24,7 +25,6 @@ from .sniff import encoding_of, is_damaged
 __all__ = ["JsonTexts", "Part", "TableTexts", "TextFile"]
 
 LINE_BYTES = 16 << 20  # of one line of JSON
-_OBJECTS = "Write one JSON object a line."
 _BY_SUFFIX = {".abc": "tune", ".smi": "line", ".smiles": "line"}
 
 
@@ -120,23 +120,11 @@ class JsonTexts(_File):
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each line; lines that are no objects are reported."""
         with self.opened() as file:
-            number = 0
-            while line := file.readline(LINE_BYTES):
-                number += 1
-                where = f"{self.origin}, line {number}"
-                if len(line) == LINE_BYTES:
-                    raise BadData("TAB_CELL", f"{where} is longer than {LINE_BYTES:,} bytes.", "Write one object a line.")
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    report(problem("TAB_CORRUPT", where, f"it is not JSON: {printable(error)}.", _OBJECTS))
-                    continue
+            for where, record in json_lines(file, self.origin, LINE_BYTES, json.loads, report):
                 if isinstance(record, dict):
                     yield from self.wanted.rows(record, where, report)
                 else:
-                    report(problem("TAB_RAGGED", where, "it has no keys.", _OBJECTS))
+                    report(problem("TAB_RAGGED", where, "it has no keys.", "Write one JSON object a line."))
             self.done(file)
 
 

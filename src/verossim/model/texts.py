@@ -19,10 +19,9 @@ from ..families.autoregressive import Autoregressive
 from ..seeds import Noise, check_seed
 from ..spaces import Problem, Records
 
-__all__ = ["Written", "opening", "search", "weighed", "whole", "write"]
+__all__ = ["Written", "opening", "search", "weighed", "write"]
 
 BEAMS = 256  # hypotheses, at most
-WHOLE = 1 << 26  # bytes of a document that is scored at once
 
 
 @dataclass
@@ -175,32 +174,6 @@ def weighed(model: Any, source: Any) -> Iterator[tuple[Records, list[list[tuple[
                 if token >= 0 and token != codec.space.pad:
                     told[record].append((codec.vocabulary.pieces[token] if token < len(codec.vocabulary) else b"", cost))
         yield records, told
-
-
-def whole(blocks: Iterator[Records]) -> Iterator[Records]:
-    """Blocks of which each record is a whole document, where a reader hands out long ones in stretches; those of over WHOLE
-    bytes stay cut."""
-    held: list[bytes] = []
-    name = ""
-    for block in blocks:
-        if "begins" not in block.columns:
-            yield block
-            continue
-        texts: list[bytes] = []
-        names: list[str] = []
-        edges: list[tuple[bool, bool]] = []
-        for row, (text, begins, ends) in enumerate(zip(*(block.columns[c] for c in ("text", "begins", "ends")), strict=True)):
-            name = name if held else block.where(row)
-            held.append(text)
-            size = sum(map(len, held))
-            if ends or size >= WHOLE:
-                texts.append(b"".join(held))
-                names.append(name if begins else name.partition(", part ")[0] if ends else name)
-                edges.append((begins or len(held) > 1, ends))
-                held = []
-        if texts:
-            columns: dict[str, Any] = {"text": texts, "begins": [b for b, _ in edges], "ends": [e for _, e in edges]}
-            yield Records(columns, block.origin, block.first, names)
 
 
 def _codec(model: Any) -> Text:

@@ -22,7 +22,7 @@ from ..families import Family
 from ..seeds import Noise, check_seed
 from ..spaces import Likelihood, Problem, Records, space_plain
 from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
-from .texts import Written, search, whole, write
+from .texts import Written, search, write
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -330,7 +330,7 @@ class Model:
         opened = data.open_source(source, modality=self.codec.modality, **self.card.get("read", {}))
         column = None if self.label is None else self.label.config.column
         found: list[Problem] = []
-        for block in whole(opened.blocks()):
+        for block in data.whole(opened.blocks()):
             parsed = self.codec.parse(features(block, opened.label, column, self.card.get("weight")), found, unknown)
             if len(parsed):
                 yield block, parsed

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from .decoding import Decoder, fits
+from .jit import elementwise, summing
 from .language import LanguageModel
-from .panels import PANEL, STRIP, Array, elementwise, packed, panel, product, strips, summing
+from .panels import PANEL, STRIP, Array, packed, panel, product, strips
 
 __all__ = ["Compiled"]
 

@@ -9,11 +9,9 @@ whose sums stay in vector registers:
 Import this module only where numba is there.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as binding
-import numba
 import torch
 from llvmlite import ir
 from numba import prange
@@ -22,7 +20,9 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PANEL", "STRIP", "Array", "elementwise", "packed", "panel", "product", "serial", "shared", "strips", "summing"]
+from .jit import jit
+
+__all__ = ["PANEL", "STRIP", "Array", "packed", "panel", "product", "serial", "shared", "strips"]
 
 Array = NDArray[Any]
 WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
@@ -33,20 +33,8 @@ REPAID = 1 << 17  # multiplications, and three for each number of W: they take m
 DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
 
 
-def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
-    """numba's compiler, kept on disk between runs where there is a place for it."""
-    def compiled(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(cache=True, nogil=True, **flags)(function)
-        except RuntimeError:  # numba found no folder that it may write to
-            return numba.njit(nogil=True, **flags)(function)
-    return compiled
-
-
-serial = _jit()
-elementwise = _jit(fastmath={"contract"})
-shared = _jit(fastmath={"contract"}, parallel=True)
-summing = _jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
+serial = jit()
+shared = jit(fastmath={"contract"}, parallel=True)
 
 
 def packed(matrices: list[Tensor]) -> Array:

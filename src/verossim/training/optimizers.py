@@ -3,7 +3,7 @@
 AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019) for everything, or Muon (Jordan et al.,
 "Muon: an optimizer for hidden layers in neural networks", 2024) for the matrices inside and AdamW for the rest: kernels of
 convolutions, vectors, and, as Jordan et al. have it, first and last layers and embeddings, which are known by the names in
-OUTSIDE. Both are PyTorch's own. Decay per step is rate times `decay` in either, for Muon's larger rate is that of its updates.
+OUTSIDE. Decay per step is rate times `decay` in either, for Muon's larger rate is that of its updates.
 
     rate(n) = peak * min(1, (n + batch) / warm-up, (total - n) / cool-down)        n: records seen before the step
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..families import Turn
 from .engine import Engine
+from .muon import Muon
 
 __all__ = ["Optimizers", "rate"]
 
@@ -89,7 +90,7 @@ def _made(parameters: Mapping[str, nn.Parameter], kind: str, peak: float, decay:
         made.append(torch.optim.AdamW([{"params": outer, "peak": peak}], lr=peak, betas=moments, weight_decay=0.0, fused=True))
         made[0].register_step_pre_hook(_decaying([p.detach() for p in outer if p.ndim > 1], decay))
     if inner:
-        made.append(torch.optim.Muon([{"params": inner, "peak": MUON * peak}], lr=MUON * peak, weight_decay=decay / MUON))
+        made.append(Muon([{"params": inner, "peak": MUON * peak}], MUON * peak, decay / MUON))
     return made
 
 

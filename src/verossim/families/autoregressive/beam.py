@@ -53,6 +53,6 @@ def searched(family: Any, given: Tensor, beside: Tensor | None, width: int, toke
         x, total = torch.cat([x[rows[keep]], entries[keep, None]], dim=1), best[keep].clone()
         total[len(going):] = -torch.inf
         reader.keep(rows[keep])
-        logits = reader.step((which[keep] % log_p.shape[1]).to(given.device))
+        logits = reader.step((which[keep] % log_p.shape[1]).to(plain.device))
     _, added, log_p_added = ended[0]
     return torch.cat([given, added]), log_p_added

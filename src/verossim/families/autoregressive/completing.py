@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ...nn.decoding import decoder
 from ...seeds import Noise
+from .writing import drawn
 
 __all__ = ["completed"]
 
@@ -48,19 +49,14 @@ def completed(family: Any, x: Tensor, beside: Tensor | None, noise: Noise | None
             log_p[:, stop] = log_p[:, stop].masked_fill(open_ & later[rows, i], -torch.inf)
             weights += torch.where(open_, log_p.logsumexp(dim=1).double(), 0.0)
             log_p = log_p.log_softmax(dim=1)
-        drawn = log_p.argmax(dim=1) if u is None else _by(u[:, i], log_p)
+        token = log_p.argmax(dim=1) if u is None else drawn(u[:, i, None], log_p)
         own = tokens[:, i + begin]
         weights += torch.where(known[rows, i] & ~given[:, i], log_p.gather(1, own[:, None])[:, 0].double(), 0.0)
-        tokens[:, i + begin] = torch.where(open_, drawn, own)
-        made[:, i] = torch.where(open_, family.entries(drawn), made[:, i])
+        tokens[:, i + begin] = torch.where(open_, token, own)
+        made[:, i] = torch.where(open_, family.entries(token), made[:, i])
         if family.space.stop is not None:
             ended |= made[:, i] == family.space.stop
     share = weights.view(B, K).softmax(dim=1).cumsum(dim=1)
     chosen = (share <= pick[:, None] * share[:, -1:]).sum(dim=1).clamp(max=K - 1)
     return made.view(B, K, N)[torch.arange(B, device=x.device), chosen]
 
-
-def _by(u: Tensor, log_p: Tensor) -> Tensor:
-    """The first token whose probability together with those before exceeds u (B,)."""
-    below = log_p.exp().cumsum(dim=1)
-    return (below <= u[:, None] * below[:, -1:]).sum(dim=1).clamp(max=log_p.shape[1] - 1)

@@ -19,7 +19,7 @@ from ...nn.decoding import decoder
 from ...seeds import Noise
 from ...spaces import Discrete
 
-__all__ = ["Writing", "allowed", "begun"]
+__all__ = ["Writing", "allowed", "begun", "drawn"]
 
 AHEAD = 256  # random numbers of each sample that are drawn at a time
 
@@ -43,11 +43,11 @@ class Writing(Iterator[Tensor]):
         if B and int(self.lengths.min()) + family.begin < 1:
             raise BadData("TEXT_EMPTY", "There is nothing for the first token to follow.",
                           "Begin with the space's own first token.")
-        dims, tokens_at_most = family.space.dims, sampling.tokens
-        if tokens_at_most is None and dims <= M:
-            tokens_at_most = max(1, dims // 2)  # what is given fills the context already
-        most = dims if tokens_at_most is None else max(dims, M + tokens_at_most)
-        self.last = torch.full_like(self.lengths, most) if tokens_at_most is None else self.lengths + tokens_at_most
+        dims, limit = family.space.dims, sampling.tokens
+        if limit is None and dims <= M:
+            limit = max(1, dims // 2)  # what is given fills the context already
+        most = dims if limit is None else max(dims, M + limit)
+        self.last = torch.full_like(self.lengths, most) if limit is None else self.lengths + limit
         self.first = torch.zeros_like(self.lengths)  # the token that each sample's context begins with
         self.x = torch.full((B, most), self.pad, dtype=torch.int64, device=given.device)
         self.x[:, :M] = torch.where(there & (given >= 0), ~given, given)
@@ -119,9 +119,13 @@ class Writing(Iterator[Tensor]):
             self.u, self.drawn = self.noise.uniform(AHEAD).to(log_p), 0
         u = self.u[:, self.drawn, None]
         self.drawn += 1
-        below = log_p.exp().cumsum(dim=1)
-        token = (below <= u * below[:, -1:]).sum(dim=1)
-        return token.clamp(max=log_p.shape[1] - 1)
+        return drawn(u, log_p)
+
+
+def drawn(u: Tensor, log_p: Tensor) -> Tensor:
+    """The first token (B,) whose probability together with those before it exceeds u (B, 1)."""
+    below = log_p.exp().cumsum(dim=1)
+    return (below <= u * below[:, -1:]).sum(dim=1).clamp(max=log_p.shape[1] - 1)
 
 
 def begun(given: Tensor | None, count: int, space: Discrete) -> Tensor:

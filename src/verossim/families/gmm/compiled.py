@@ -14,12 +14,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...nn.jit import elementwise, summing
 from .forms import LOG2_E, NOTHING, Quadratic, Whitened
 from .slabs import over_slabs, slabs
 
@@ -125,18 +125,6 @@ def _compiled(form: Quadratic | Whitened, given: torch.dtype) -> _CompiledQuadra
     return _CompiledQuadratic(form, given) if isinstance(form, Quadratic) else _CompiledWhitened(form, given)
 
 
-def _jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
-    """numba's compiler, kept on disk between runs where there is a place for it."""
-    def compiled(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(cache=True, nogil=True, **flags)(function)
-        except RuntimeError:  # numba found no folder that it may write to
-            return numba.njit(nogil=True, **flags)(function)
-    return compiled
-
-
-elementwise = _jit(fastmath={"contract"})
-summing = _jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
 
 
 @elementwise

@@ -1,0 +1,22 @@
+"""numba's compiler as this house uses it; for modules that are imported only where numba is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["elementwise", "jit", "summing"]
+
+
+def jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba's compiler, without Python's lock, kept on disk between runs where there is a place for it."""
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, nogil=True, **flags)(function)
+        except RuntimeError:  # numba found no folder that it may write to
+            return numba.njit(nogil=True, **flags)(function)
+    return compiled
+
+
+elementwise = jit(fastmath={"contract"})
+summing = jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
