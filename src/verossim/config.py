@@ -19,7 +19,12 @@ from typing import Any
 
 from .errors import BadConfig, near
 
-__all__ = ["build", "knob", "knobs", "plain", "read_toml"]
+__all__ = ["NoSettings", "build", "knob", "knobs", "plain", "read_toml"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """The config of what has no settings."""
 
 
 def knob(default: Any, meaning: str, *, low: float | None = None, high: float | None = None,

@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import Incompatible, near
 
-__all__ = ["CODECS", "FAMILIES", "Shelf"]
+__all__ = ["CODECS", "FAMILIES", "FEATURES", "METRICS", "Shelf"]
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,5 @@ class Shelf:
 
 FAMILIES = Shelf("families", "Family")
 CODECS = Shelf("codecs", "Codec")
+METRICS = Shelf("metrics", "Metric")
+FEATURES = Shelf("features", "Features")

@@ -298,11 +298,11 @@ def describe(model: MODEL, as_json: JSON = False, trace: TRACE = False) -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="families, codecs, metrics or settings.", metavar="WHAT")],
+    what: Annotated[str, typer.Argument(help="families, codecs, metrics, features or settings.", metavar="WHAT")],
     name: Annotated[str | None, typer.Argument(help="Whose settings.", metavar="[NAME]")] = None,
     as_json: JSON = False, trace: TRACE = False,
 ) -> None:
-    """List what there is to choose from: families, codecs, metrics, or the settings of a family or codec."""
+    """List what there is to choose from: families, codecs, metrics, features, or the settings of a family or codec."""
     with _voice(as_json) as voice:
         from .looking import shelves
         voice.answer(shelves(voice, what, name))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import knobs
 from ..errors import BadConfig, near, printable
-from ..shelves import CODECS, FAMILIES, Shelf
+from ..shelves import CODECS, FAMILIES, FEATURES, METRICS, Shelf
 from .console import Voice, told
 
 __all__ = ["describe", "shelves"]
@@ -47,7 +47,7 @@ def describe(voice: Voice, path: str) -> dict[str, Any]:
 
 def shelves(voice: Voice, what: str, name: str | None) -> dict[str, Any]:
     """The names on a shelf, or the settings of one of its members."""
-    members = {"families": FAMILIES, "codecs": CODECS, "metrics": Shelf("metrics", "Metric")}
+    members = {"families": FAMILIES, "codecs": CODECS, "metrics": METRICS, "features": FEATURES}
     if what == "settings":
         return _settings(voice, name)
     if what not in members:

@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..config import NoSettings
 from ..errors import BadConfig, BadData, NoLikelihood, NotInvertible, near
 from ..seeds import Noise
 from ..spaces import Batch, Likelihood, Space
 
-__all__ = ["PAIRS", "Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "NoSettings", "Sign", "Turn",
+__all__ = ["PAIRS", "Exam", "Family", "LearnsByGradient", "LearnsByStatistics", "Losses", "Sign", "Turn",
            "beyond_chance"]
 
 
@@ -75,11 +76,6 @@ def beyond_chance(above: Tensor, below: Tensor) -> float:
     reach = 6 * (apart - middle).abs().median()
     apart = apart.clamp(middle - reach, middle + reach)
     return max(0.0, float(apart.mean() - 2 * apart.std() / len(apart) ** 0.5))
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoSettings:
-    """Of a family whose sampling has none."""
 
 
 class Family(nn.Module, ABC):
