@@ -69,7 +69,7 @@ def test_a_run_says_what_it_will_cost_and_leaves_everything_in_its_folder(say, h
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_was_stopped_goes_on_by_the_same_command(home, tmp_path, number, status):
     words = [sys.executable, "-m", "verossim", *begin("vae", home, tmp_path / "cut")]
-    words[words.index("640")] = "16000"
+    words[words.index("640")] = "8000"
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     journal = tmp_path / "cut/events.jsonl"
     while running.poll() is None and not (journal.exists() and '"saved"' in journal.read_text()):
@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_goes_on_by_the_same_command(home, tmp_path, numb
     running.send_signal(number)
     _, err = running.communicate(timeout=60)
     assert running.returncode == status and "same command" in err and "Traceback" not in err
-    assert 0 < Model.load(tmp_path / "cut").card["history"]["samples"] < 16_000
+    assert 0 < Model.load(tmp_path / "cut").card["history"]["samples"] < 8_000
     for place in ("cut", "whole"):
         words[words.index("-o") + 1] = str(tmp_path / place)
         assert subprocess.run(words, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
@@ -176,7 +176,7 @@ def test_a_network_that_does_not_fit_into_memory_is_refused_by_the_setting_to_ch
 def test_samples_are_of_their_class_with_and_without_guidance(say, home, tmp_path):
     run = tmp_path / "run"
     words = begin("diffusion", home, run)
-    words[words.index("640")] = "32000"
+    words[words.index("640")] = "25600"
     assert say(*words)[0] == 0
     def brightness(name: str, *more: str) -> np.ndarray:
         words = ["-n", "32", "-o", tmp_path / name, "--seed", "3", "--steps", "6", "--condition", f"label={name.split('-')[0]}"]
