@@ -15,7 +15,7 @@ __all__ = [
 
 #: The exit status where a code does not share the one of its class.
 STATUS = {
-    "DATA_EMPTY": 66, "DATA_MISSING": 66, "CKPT_MISSING": 66,
+    "DATA_EMPTY": 66, "DATA_MISSING": 66, "CKPT_MISSING": 66, "CKPT_BASE": 66,
     "GMM_K": 64, "LABEL_UNKNOWN": 64, "SEED_RANGE": 64, "SETTING_RANGE": 64, "USAGE": 64, "SHELF_UNKNOWN": 64,
     "OUT_EXISTS": 73, "OUT_DENIED": 73, "RUN_LOCKED": 73, "DISK_FULL": 74, "IO_DENIED": 74, "IO_GONE": 74, "IO_ERROR": 74,
     "PICKLE_REFUSED": 77, "INTERRUPTED": 130,

@@ -22,7 +22,7 @@ from .errors import CannotWrite, CorruptStore, Refused, near, printable
 from .folders import previous
 from .sealed import FORMAT, MANIFEST, check_finite, check_version, finite, packed, read, sha256, to_json, unpacked, write_sealed
 
-__all__ = ["Stored", "check_family", "check_vacant", "identity", "load", "save"]
+__all__ = ["RUN_MODEL", "Stored", "check_family", "check_vacant", "identity", "is_model", "load", "save"]
 
 MODEL, WEIGHTS, CARD, _ = FILES = "model.json", "weights.safetensors", "card.json", MANIFEST
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -89,6 +89,11 @@ def load(folder: str | Path) -> Stored:
 def identity(folder: str | Path) -> str:
     """The sha256 of a saved model and its weights. Raises as `load`."""
     return load(folder).sha256
+
+
+def is_model(folder: str | Path) -> bool:
+    """Whether a folder looks like a saved model or a run, whole or damaged."""
+    return any((place / name).is_file() for place in (Path(folder), Path(folder) / RUN_MODEL) for name in (MODEL, MANIFEST))
 
 
 def check_vacant(folder: str | Path) -> Path:

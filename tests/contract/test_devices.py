@@ -12,6 +12,9 @@ import verossim
 from verossim.families import diffusion, vae
 from verossim.families.gan import inversion
 from verossim.model import fitting
+from verossim.model.texts import weighed
+from verossim.nn import decoding
+from verossim.seeds import Noise
 from verossim.training import Engine
 
 SETTINGS = {"vae": {"draws": 4}, "diffusion": {}, "gan": {"chains": 2, "temperatures": 4, "latent": 3}}
@@ -88,3 +91,44 @@ def test_what_is_asked_on_a_device_is_answered_as_by_the_cpu(family, kind, tmp_p
             assert torch.equal(value, found[name]), name
         for column, values in value.columns.items() if not isinstance(value, torch.Tensor) else ():
             assert np.array_equal(values, found[name].columns[column]), (name, column)
+
+
+TEXTS = {"family": "autoregressive", "width": 16, "blocks": 2, "context": 24, "samples": 64, "batch": 16, "seed": 1}
+
+
+def said():
+    """Texts with labels."""
+    return [{"text": f"{n} {'red' if n % 2 else 'blue'} things", "mood": "ab"[n % 2]} for n in range(40)]
+
+
+def written(model, rows):
+    """All that a model of texts is asked, and what it answers."""
+    yield "sample", model.sample(3, condition="a", seed=3, tokens=30)  # past the context
+    yield "likeliest", model.sample(1, seed=3, temperature=0.0, top_k=4, repetition=1.2)
+    yield "drawn", [(text.label, text.log_prob) for text in [*model.write(4, "1", seed=2, top_p=0.9, tokens=5)][-1]]
+    yield "search", model.search("1 ", condition="b", beam=3, tokens=6).text
+    yield "log_prob", model.log_prob(rows, condition="a").log_prob.tolist()
+    yield "classes", model.predict_proba(rows).tolist()
+    yield "each", [cost for _, told in weighed(model, rows) for one in told for _, cost in one]
+    x = model.codec.encode(model.codec.parse(next(verossim.data.open_source(["12 red things"]).blocks()), []))
+    x[:, 3:5] = model.codec.space.pad
+    yield "gap", model.family.complete(x, torch.tensor([1]), Noise(4, 1)).tolist()
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapters"])
+def test_texts_are_learned_and_written_on_a_device_as_by_the_cpu(adapted, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "find_spec", lambda name: None)  # a device has no compiled decoder
+    rows, told = said(), {"label": "mood", "modality": "text"}
+    if adapted:
+        verossim.fit(rows, folder=tmp_path / "run", **told, **TEXTS)
+    on = {"start": tmp_path / "run", "adapter_rank": 2, "family": "autoregressive", "samples": 64, "batch": 16, "seed": 1}
+    settings = on if adapted else TEXTS
+    near = verossim.fit(rows, folder=tmp_path / "near", **told, **settings)
+    with Pretended():
+        monkeypatch.setattr(fitting.Engine, "start", lambda device: Engine(device=NAME))
+        far = verossim.fit(rows, folder=tmp_path / "far", **told, **settings)
+        found = dict(written(verossim.Model.load(tmp_path / "far", NAME, apart=adapted), rows))
+    for name, value in near.family.state_dict().items():
+        assert torch.equal(value, far.family.state_dict()[name]), name
+    for name, value in written(verossim.Model.load(tmp_path / "near", apart=adapted), rows):
+        assert value == found[name], name

@@ -34,7 +34,12 @@ FLAGS = {
     "chat": "--json --seed --set --system --trace",
     "translate": "--beam --json --seed --set --trace",
     "import": "--json --output --trace -o",
-    "export": "--format --json --output --trace -o",
+    "export": "--base --format --json --output --trace -o",
+    "evaluate": "--features --json --label --metric --output --overwrite --seed --set --trace -n -o",
+    "compare": "--features --json --label --metric --reference --seed --trace -n",
+    "audit": "--held-out --json --output --overwrite --seed --trace --train -n -o",
+    "tour": "--budget --families --json --label --output --overwrite --restart --seed --trace -o",
+    "utility": "--json --label --made --output --overwrite --seed --set --sizes --test --trace --train -o",
     "describe": "--json --trace",
     "list": "--json --trace",
 }

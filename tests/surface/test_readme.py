@@ -32,8 +32,12 @@ def test_the_commands_run(page, tmp_path, monkeypatch):
     from verossim.demo import write_data
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
+    header, *rows = (tmp_path / "wine.csv").read_text().splitlines()
+    (tmp_path / "wine.csv").write_text("\n".join([header, *rows[::2]]))
+    (tmp_path / "held-out.csv").write_text("\n".join([header, *rows[1::2]]))
     chat = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]}
     (tmp_path / "chats.jsonl").write_text("\n".join([json.dumps(chat)] * 20))
+    (tmp_path / "reviews.csv").write_text("text,stars\n" + "A fine book,good\nA dull one,bad\n" * 20)
     (tmp_path / "pairs.csv").write_text("en,pt\n" + "Open the file,Abra o arquivo\nClose it,Feche-o\n" * 20)
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
     for snippet in snippets(page, "sh"):

@@ -6,33 +6,18 @@ codecs are options of `fit` by their own names, though none of them is written h
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import BadConfig
+from . import measuring
 from .arguments import spelled_out
-
-if TYPE_CHECKING:
-    from .console import Voice
+from .options import DATA, JSON, MODEL, OVERWRITE, SEED, SETTINGS, TRACE, app, speaking
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
-
-app = typer.Typer(
-    name="verossim", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Generative models of your data: make new examples, and say how probable given ones are.",
-    context_settings={"help_option_names": ["-h", "--help"]})
-
-MODEL = Annotated[str, typer.Argument(help="Folder of a saved model.", metavar="MODEL")]
-DATA = Annotated[str, typer.Argument(metavar="DATA", help="Folder of pictures, text, CSV, JSON lines, Parquet, Arrow, .npy, a "
-                                                          "zip of these, or hf:NAME.")]
-OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace also what verossim did not make, or was changed since.")]
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
-TRACE = Annotated[bool, typer.Option("--trace", help="After an error, show the whole way to it.")]
-SETTINGS = Annotated[list[str] | None, typer.Option("--set", help="Any setting as NAME=VALUE; may be repeated.")]
-SEED = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 
 
 @app.command()
@@ -74,7 +59,7 @@ def fit(
              "strict": strict or None, "samples": samples, "budget": budget, "precision": precision,
              "restart": restart or None, "force": force or None, "device": device, "over": over,
              "start": start, "condition": condition, "target": target, "documents": documents}
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .learning import learn, requested
         voice.answer(learn(voice, requested(given, settings or [], config), overwrite))
 
@@ -106,7 +91,7 @@ def sample(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Make new records: pictures and a contact sheet, a table, or texts, which are shown as they are written."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .arguments import assignments
         from .making import sample
         knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation, tokens=tokens,
@@ -127,7 +112,7 @@ def log_prob(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Say how probable each record is: nats, bits per dimension, and the least probable ones."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         if tokens:
             if output or condition or method or check:
                 raise BadConfig("USAGE", "--tokens shows texts, and takes no other option.", "Leave the others out.")
@@ -144,7 +129,7 @@ def predict(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Say which class each record belongs to, P(Y | X), by Bayes' rule."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .judging import predict
         voice.answer(predict(voice, model, source, output, overwrite))
 
@@ -158,7 +143,7 @@ def complete(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Fill in missing cells, or the transparent or masked pixels of pictures."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .completing import complete
         voice.answer(complete(voice, model, source, output, mask, seed, overwrite))
 
@@ -170,7 +155,7 @@ def encode(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Write the latents of records: what the model would make them from."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .latents import encode
         voice.answer(encode(voice, model, source, output, overwrite))
 
@@ -184,7 +169,7 @@ def decode(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Make the records of latents."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .latents import decode
         voice.answer(decode(voice, model, latents, output, condition, overwrite))
 
@@ -198,7 +183,7 @@ def interpolate(
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Go from the first record of DATA to the second through the model's latents, as a strip."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .latents import interpolate
         voice.answer(interpolate(voice, model, source, output, n, condition, overwrite))
 
@@ -214,7 +199,7 @@ def mix(
     seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Put the styles of one sample of a gan on the layout of another."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .latents import mix
         voice.answer(mix(voice, model, coarse, fine, layer, condition, seed, output, overwrite))
 
@@ -231,7 +216,7 @@ def edit(
     seed: SEED = 0, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Move samples of a gan, or records, along a direction that was found without labels, as strips."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .latents import edit
         voice.answer(edit(voice, model, direction, strength, source, n, condition, seed, output, overwrite))
 
@@ -243,7 +228,7 @@ def chat(
     seed: SEED = 0, settings: SETTINGS = None, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Answer what is written, line by line, by a model that learned from chats."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .arguments import assignments
         from .texts import chat
         voice.answer(chat(voice, model, system, seed, assignments(settings)))
@@ -257,7 +242,7 @@ def translate(
     seed: SEED = 0, settings: SETTINGS = None, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Translate a text by a model that learned from pairs."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .arguments import assignments
         from .texts import translate
         voice.answer(translate(voice, model, text, beam, seed, assignments(settings)))
@@ -270,7 +255,7 @@ def import_(
     as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Take in a language model that others have trained: GPT-2, Llama, Qwen2 or Qwen3."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .texts import take_in
         voice.answer(take_in(voice, source, output))
 
@@ -279,19 +264,25 @@ def import_(
 def export(
     model: MODEL,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder, or a .gguf file.")],
-    format: Annotated[str | None, typer.Option("--format", help="hf (transformers, vLLM) or gguf (llama.cpp).  [hf]")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="hf (transformers, vLLM), gguf (llama.cpp), or peft "
+                                                                "(low-rank adapters alone).  [hf]")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="The model that adapters rest on, where it was moved.")] = None,
     as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Write a language model for other programs."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .texts import give_out
-        voice.answer(give_out(voice, model, output, format))
+        voice.answer(give_out(voice, model, output, format, base))
+
+
+for verb in (measuring.evaluate, measuring.compare, measuring.audit, measuring.tour, measuring.utility):
+    app.command()(verb)
 
 
 @app.command()
 def describe(model: MODEL, as_json: JSON = False, trace: TRACE = False) -> None:
     """Say what a model is: family, settings, columns, what it learned from and how that went."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .looking import describe
         voice.answer(describe(voice, model))
 
@@ -303,7 +294,7 @@ def list_(
     as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """List what there is to choose from: families, codecs, metrics, features, or the settings of a family or codec."""
-    with _voice(as_json) as voice:
+    with speaking(as_json) as voice:
         from .looking import shelves
         voice.answer(shelves(voice, what, name))
 
@@ -320,9 +311,3 @@ def main(arguments: list[str] | None = None) -> None:
         from .console import failed
         status = failed(error, as_json="--json" in given, trace="--trace" in given)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _voice(as_json: bool) -> "Voice":
-    """The voice of a verb, loaded when one speaks: --help does without."""
-    from .console import Voice
-    return Voice(as_json)

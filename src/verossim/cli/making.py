@@ -36,7 +36,7 @@ def sample(voice: Voice, path: str, n: int | None, output: str | None, condition
         raise BadConfig("SETTING_RANGE", f"-n is {n}.", "It should be at least 1.")
     check_seed(seed)
     model, given = Model.load(path), {name: value for name, value in (asked or {}).items() if value}
-    if model.codec.modality == "text" and model.label is None:
+    if model.codec.modality == "text":
         from .texts import sample
         return sample(voice, path, model, n or 1, output, condition, seed, overwrite, settings, given)
     n = n or SAMPLES

@@ -19,7 +19,7 @@ from ..model.texts import Written, opening, weighed
 from ..safety import Release, release, release_file
 from ..seeds import check_seed
 from .console import Voice, first_rank
-from .records import provenance, tell_aside
+from .records import class_of, provenance, tell_aside
 
 __all__ = ["chat", "give_out", "heat", "sample", "take_in", "translate"]
 
@@ -38,9 +38,7 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     prompt = asked.get("prompt")
     if "schema" in asked and not asked["schema"].lstrip().startswith("{"):
         asked = asked | {"schema": _read(asked["schema"])}
-    column = model.card.get("read", {}).get("condition")
-    condition = condition.removeprefix(f"{column}=") if condition is not None and column is not None else condition
-    knobs = {**asked, **settings, "condition": condition, "seed": seed}
+    knobs = {**asked, **settings, "condition": _condition(model, condition), "seed": seed}
     blocks = _written(voice, model, n, knobs, live=output is None)
     source = provenance("sample", path, model, n=n, **knobs)
     if output is None:
@@ -65,6 +63,17 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     return {"output": output, "count": n, "provenance": vars(source)}
 
 
+def _condition(model: Model, said: str | None) -> Any:
+    """What --condition says: the text of a pair, or a class as label=VALUE. Raises BadConfig as `class_of`."""
+    pair = model.card.get("read", {}).get("condition")
+    if said is None or (pair is None and model.label is None):
+        return said
+    if pair is None or (model.label is not None and said.startswith(("label=", f"{model.label.config.column}="))):
+        value = class_of(model, said)
+        return {model.label.config.column: value} if model.label is not None else value
+    return said.removeprefix(f"{pair}=")
+
+
 def _into_folder(out: Release, prompt: str | None, blocks: Iterator[list[Written]]) -> None:
     number = 0
     for block in blocks:
@@ -84,7 +93,9 @@ def _read(path: str) -> str:
 
 
 def _row(prompt: str | None, text: Written) -> dict[str, Any]:
-    return {**({} if prompt is None else {"prompt": prompt}), "text": text.text, "log_prob": text.log_prob, "ended": text.ended}
+    told = {"prompt": prompt, "label": text.label}
+    return {**{name: value for name, value in told.items() if value is not None}, "text": text.text,
+            "log_prob": text.log_prob, "ended": text.ended}
 
 
 def _written(voice: Voice, model: Model, n: int, knobs: dict[str, Any], live: bool) -> Iterator[list[Written]]:
@@ -105,7 +116,8 @@ def _written(voice: Voice, model: Model, n: int, knobs: dict[str, Any], live: bo
             _stream(voice, knobs.get("after", "") + "\n")
         elif live:
             for number, text in enumerate(texts, start=first + 1):
-                voice.note(f"--- {number} of {n}, {-text.log_prob / math.log(2):.1f} bits ---")
+                label = "" if text.label is None else f", {printable(text.label, 40)}"
+                voice.note(f"--- {number} of {n}{label}, {-text.log_prob / math.log(2):.1f} bits ---")
                 _stream(voice, (prompt or "") + text.text + "\n")
         yield texts
 
@@ -193,9 +205,10 @@ def take_in(voice: Voice, source: str, output: str) -> dict[str, Any]:
     return {"model": output, **model.describe()}
 
 
-def give_out(voice: Voice, path: str, output: str, format: str | None) -> dict[str, Any]:
-    """A model of ours as others read it; where nothing is said, as the output's name does."""
+def give_out(voice: Voice, path: str, output: str, format: str | None, base: str | None = None) -> dict[str, Any]:
+    """A model of ours as others read it; where nothing is said, as the output's name does. base: what its adapters rest on,
+    where that is not where it was."""
     format = format or ("gguf" if output.lower().endswith(".gguf") else "hf")
-    export(Model.load(path), output, format)
+    export(Model.load(path, base=base, apart=format == "peft"), output, format)
     voice.say(f"written: {printable(output)}")
     return {"output": output, "format": format}

@@ -3,7 +3,8 @@
     open_source -> Source -> blocks of Records -> (a codec) -> prepare -> Encoded: train and held-out Splits -> Loader
 
 sources opens anything; tables, delimited, pictures, archives, arrays, memory and hub know one kind each; cache prepares;
-loader serves batches; manifest says what it all was made from; people gives records back as they came.
+loader serves batches; manifest says what it all was made from; sides finds what was held out again; people gives records back
+as they came.
 """
 
 from .cache import Encoded, Split, prepare, rows_of
@@ -11,7 +12,8 @@ from .documents import whole
 from .loader import Loader
 from .manifest import Manifest
 from .people import frame_of, joined, to_people, to_pictures, to_table
+from .sides import few, sides
 from .sources import Source, open_source
 
-__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "frame_of", "joined", "open_source", "prepare", "rows_of",
-           "to_people", "to_pictures", "to_table", "whole"]
+__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "few", "frame_of", "joined", "open_source", "prepare",
+           "rows_of", "sides", "to_people", "to_pictures", "to_table", "whole"]

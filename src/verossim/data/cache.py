@@ -31,7 +31,7 @@ from .manifest import Manifest
 from .reader import problem
 from .sources import Source
 
-__all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "prepare", "rows_of"]
+__all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "held", "prepare", "rows_of"]
 
 IN_MEMORY_BYTES = 128 << 20  # a side of the split of up to this size is held in memory
 SCATTERED = 256  # records picked under one map: each may bring in 64 kB around it
@@ -224,15 +224,13 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
     """The one pass over the records, of which a share is held out, and the mark that it is complete."""
     again = False
     levels = codec.space.levels if isinstance(codec.space, Continuous) else None
-    unused = {row["column"] for row in codec.describe() if row["type"] == "identifier"}
+    unused = _unused(codec)
     with _Files(path) as files:
         for block in source.blocks():
             kept, parsed, weights = _parsed(block, source, codec)
             if not kept:
                 continue
-            prints = fingerprints(parsed.without(*unused))
-            sided = parsed.columns.get("side")  # what decides by itself on which side a record is, where there is such a thing
-            held = held_out_rows(prints if sided is None else fingerprints(Records({"side": sided})), share)
+            prints, unseen = fingerprints(parsed.without(*unused)), held(parsed, codec, share)
             quantities = {"units": weights, "index": block.first + np.array(kept), "fingerprint": prints}
             if label_codec is not None and source.label is not None:
                 labels = Records({source.label: block.columns[source.label]}, block.origin, block.first)
@@ -240,7 +238,7 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
             if not codec.windowed:
                 x = codec.encode(parsed).numpy()
                 quantities["x"] = ((x + 1) * (levels / 2) - 0.5).round().astype(np.uint8) if levels == 256 else x
-            for side, rows in zip(SIDES, (~held, held), strict=True):
+            for side, rows in zip(SIDES, (~unseen, unseen), strict=True):
                 chosen = {name: values[rows] for name, values in quantities.items()}
                 if codec.windowed:
                     chosen = _windows(codec, parsed.take(np.flatnonzero(rows).tolist()), chosen, side == "train")
@@ -264,6 +262,18 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
     mark.write_text(json.dumps({"layout": layout, "levels": levels, "counts": counts, "bytes": _sizes(path),
                                 "origin": source.origin, "problems": [asdict(told) for told in source.problems]}))
     mark.rename(path / _MARK)
+
+
+def held(parsed: Records, codec: Codec, share: float) -> np.ndarray:
+    """Whether each parsed record is held out, (B,) bool: by what it says, or by what decides in its place, as
+    a pair's condition does."""
+    sided = parsed.columns.get("side")
+    return held_out_rows(fingerprints(parsed.without(*_unused(codec)) if sided is None else Records({"side": sided})), share)
+
+
+def _unused(codec: Codec) -> set[str]:
+    """The columns that are not learned, and so decide nothing."""
+    return {row["column"] for row in codec.describe() if row["type"] == "identifier"}
 
 
 def _windows(codec: Codec, records: Records, quantities: dict[str, np.ndarray], learning: bool) -> dict[str, np.ndarray]:

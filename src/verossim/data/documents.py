@@ -14,6 +14,7 @@ from ..spaces import Records
 __all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches", "whole"]
 
 STRETCH = 1 << 16
+PLAIN = ("text", "begins", "ends")  # what a stretch is
 WHOLE = 1 << 26  # bytes of a document that is put together again
 #: Ways to cut a text file into documents; "auto" is "line" or "tune" by the file's suffix, else "file".
 DOCUMENTS = ("auto", "file", "line", "blank", "tune")
@@ -88,8 +89,8 @@ def _by_lines(file: io.BufferedReader, how: str) -> Iterator[tuple[int, bytes]]:
 class _Joined:
     """Stretches of one document on their way to one record."""
 
-    def __init__(self, name: str, begins: bool):
-        self.name, self.begins, self.ends, self.size = name, begins, False, 0
+    def __init__(self, name: str, begins: bool, beside: tuple[Any, ...]):
+        self.name, self.begins, self.ends, self.size, self.beside = name, begins, False, 0, beside
         self.texts: list[bytes] = []
 
     def add(self, text: bytes, ends: bool) -> None:
@@ -107,12 +108,12 @@ def whole(blocks: Iterable[Records]) -> Iterator[Records]:
             yield block
             continue
         done: list[_Joined] = []
-        columns = (block.columns[name] for name in ("text", "begins", "ends"))
-        for row, (text, begins, ends) in enumerate(zip(*columns, strict=True)):
+        columns = (block.columns[name] for name in (*PLAIN, *_beside(block)))
+        for row, (text, begins, ends, *beside) in enumerate(zip(*columns, strict=True)):
             if held is not None and begins:  # what stood before never came to its end
                 done.append(held)
                 held = None
-            held = held or _Joined(block.where(row).removesuffix(", part 1"), begins)
+            held = held or _Joined(block.where(row).removesuffix(", part 1"), begins, tuple(beside))
             held.add(text, ends)
             if ends or held.size >= WHOLE:
                 done.append(held)
@@ -123,7 +124,14 @@ def whole(blocks: Iterable[Records]) -> Iterator[Records]:
         yield _record([held], block)
 
 
+def _beside(block: Records) -> list[str]:
+    """The columns of documents that are no part of their text."""
+    return [name for name in block.columns if name not in PLAIN]
+
+
 def _record(done: list[_Joined], block: Records) -> Records:
     columns: dict[str, list[Any]] = {"text": [b"".join(one.texts) for one in done], "begins": [one.begins for one in done],
                "ends": [one.ends for one in done]}
+    columns |= {name: list(values) for name, values in zip(_beside(block), zip(*(one.beside for one in done), strict=True),
+                                                           strict=True)}
     return Records(columns, block.origin, block.first, [one.name for one in done])

@@ -21,7 +21,7 @@ from .paths import failure, head, open_regular, read_regular
 from .reader import FileEntry, Reader, Report, problem
 from .sniff import PICTURE_SUFFIXES, encoding_of, is_picture
 
-__all__ = ["LABELS", "Found", "PictureReader", "walk"]
+__all__ = ["LABELS", "Found", "PictureReader", "by_folder", "walk"]
 
 LABELS = "labels.csv"
 BLOCK_PICTURES = 256
@@ -104,7 +104,7 @@ class PictureReader(Reader):
             raise BadData("DATA_EMPTY", f"{origin} holds no picture.",
                           f"Accepted suffixes: {' '.join(sorted(PICTURE_SUFFIXES - {'.svg'}))}.")
         listed = _listed(root / LABELS, self.names, origin) if LABELS in found.names else None
-        self.labels = listed if listed is not None else _by_folder(self.names)
+        self.labels = listed if listed is not None else by_folder(self.names)
         super().__init__(origin, pa.schema([("image", pa.binary())] + ([("label", pa.string())] if self.labels else [])))
         self.label = "label" if self.labels else None
         self.problems.extend(found.problems)
@@ -181,8 +181,8 @@ class PictureReader(Reader):
             self.notes.append(f"{self.origin}: {self.labels.count(None)} picture(s) have no class")
 
 
-def _by_folder(names: list[str]) -> list[str | None] | None:
-    """The class of each picture: the first folder in its name, less the folders that all share. None without classes."""
+def by_folder(names: list[str]) -> list[str | None] | None:
+    """The class of each file: the first folder in its name, less the folders that all share. None without classes."""
     shared = os.path.commonpath([name.rpartition("/")[0] for name in names])
     start = len(shared) + 1 if shared else 0
     known: dict[str, str] = {}

@@ -3,6 +3,8 @@
     plain   "text" bytes in UTF-8, "begins" and "ends" bool: a long document is several records, each a stretch of it
     pairs   "given", "text"
     chats   "messages": a list of (role, bytes) for each
+
+A label is one more column, last and of the name that it has in the source, or FOLDER where it is the folder of a file.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +17,10 @@ from ..spaces import Problem
 from .documents import DOCUMENTS, stretches
 from .reader import Report, problem
 
-__all__ = ["COLUMNS", "ROLES", "Asked", "Row", "Wanted", "document", "nothing_named", "wanted_of"]
+__all__ = ["COLUMNS", "FOLDER", "ROLES", "Asked", "Row", "Wanted", "document", "nothing_named", "wanted_of"]
 
 ROLES = ("system", "user", "assistant")
+FOLDER = "folder"  # the label that says which folder a file is in
 #: The columns of each kind of record, with their types.
 COLUMNS = {"plain": {"text": pa.binary(), "begins": pa.bool_(), "ends": pa.bool_()},
            "pairs": {"given": pa.binary(), "text": pa.binary()},
@@ -27,11 +30,24 @@ Row = tuple[str, tuple[Any, ...]]  # where, and the values of the columns
 
 
 class Asked(NamedTuple):
-    """What a person said of a source of text: the columns of a pair, and how files are cut into documents."""
+    """What a person said of a source of text: the columns of a pair, how files are cut into documents, and the column of the
+    label; or one that is read where it is there."""
 
     condition: str | None = None
     target: str | None = None
     documents: str = "auto"
+    label: str | None = None
+    beside: str | None = None
+
+    @property
+    def named(self) -> str | None:
+        """The column of the label, whether or not it has to be there."""
+        return self.label or self.beside
+
+    @property
+    def tabular(self) -> bool:
+        """Whether columns have to be there."""
+        return self.target is not None or self.label not in (None, FOLDER)
 
     def check(self) -> "Asked":
         """Itself. Raises BadConfig SETTING_RANGE."""
@@ -44,13 +60,23 @@ class Asked(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which fields of a record are its text: kind "plain", "pairs" or "chats", and the names of its fields."""
+    """Which fields of a record are its text: kind "plain", "pairs" or "chats", and the names of its fields; and that of its
+    label, if it has one."""
 
     kind: Literal["plain", "pairs", "chats"]
     fields: tuple[str, ...]
+    label: str | None = None
 
     def rows(self, record: Mapping[str, Any], where: str, report: Report) -> Iterator[Row]:
         """The record, a long document in stretches; nothing where it cannot be used, which is reported."""
+        label = () if self.label is None else (record.get(self.label),)
+        if label and isinstance(label[0], list | Mapping):
+            report(problem("TAB_TYPE", where, f"the label is {printable(label[0], 60)}, not one value.", "Give a class."))
+            return
+        for place, values in self._rows(record, where, report):
+            yield place, (*values, *label)
+
+    def _rows(self, record: Mapping[str, Any], where: str, report: Report) -> Iterator[Row]:
         if self.kind == "chats":
             chat = _chat(record.get(self.fields[0]), where)
             if isinstance(chat, Problem):
@@ -77,9 +103,11 @@ def wanted_of(names: Iterable[str], asked: Asked, origin: str) -> Wanted | None:
     for name in fields:
         if name not in names:
             raise BadData("COLUMN_UNKNOWN", f"{origin} has no column '{printable(name)}'.", near(name, map(printable, names)))
+    label = asked.named if asked.named in names else None
     if fields:
-        return Wanted("pairs" if len(fields) == 2 else "plain", fields)
-    return Wanted("chats", ("messages",)) if "messages" in names else Wanted("plain", ("text",)) if "text" in names else None
+        return Wanted("pairs" if len(fields) == 2 else "plain", fields, label)
+    found: Literal["chats", "plain"] | None = "chats" if "messages" in names else "plain" if "text" in names else None
+    return found and Wanted(found, ("messages" if found == "chats" else "text",), label)
 
 
 def nothing_named(names: Iterable[str], origin: str) -> BadData:

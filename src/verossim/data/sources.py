@@ -107,7 +107,7 @@ class Source:
 
 def open_source(data: Any, label: str | None = None, weight: str | None = None, modality: str | None = None,
                 strict: bool = False, image_pixels: int = 64_000_000, condition: str | None = None, target: str | None = None,
-                documents: str = "auto") -> Source:
+                documents: str = "auto", beside: str | None = None) -> Source:
     """The source of records that `data` is.
 
     data : a path (folder of pictures or tables; CSV, JSON lines, Parquet, Arrow, NumPy; an archive of these), "hf:NAME",
@@ -121,13 +121,15 @@ def open_source(data: Any, label: str | None = None, weight: str | None = None, 
     condition, target : the columns of pairs of texts in a table or JSON lines; target alone: the column that is the text.
     documents : how a text file is cut into documents: "file" (each is one), "line", "blank" (by blank lines), "tune" (each
         begins with "X:"), or "auto": tunes of .abc files, lines of .smi files, else the file.
+    beside : a column to read beside texts where it is there, such as the label of texts that may have none. A label "folder"
+        is the folder that a text file is in.
 
     Raises BadData (DATA_MISSING, DATA_EMPTY, DATA_FORMAT, COLUMN_UNKNOWN, the codes of each format), Refused
     PICKLE_REFUSED, MissingExtra.
     """
     if isinstance(data, Source):
         return data
-    asked = Asked(condition, target, documents).check()
+    asked = Asked(condition, target, documents, label, beside).check()
     modality = "text" if modality is None and target is not None else modality
     if isinstance(data, str) and data.startswith("hf:"):
         reader = text_columns(from_hub(data[3:]), asked) if modality == "text" else from_hub(data[3:])

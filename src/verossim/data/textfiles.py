@@ -29,9 +29,10 @@ _BY_SUFFIX = {".abc": "tune", ".smi": "line", ".smiles": "line"}
 
 
 class Part(ABC):
-    """One file, table or list of texts. `kind` as in `Wanted`."""
+    """One file, table or list of texts. `kind` as in `Wanted`; `labelled`: whether rows end with a label."""
 
     kind: str = "plain"
+    labelled: bool = False
 
     def __init__(self, origin: str):
         self.origin = origin
@@ -115,7 +116,7 @@ class JsonTexts(_File):
 
     def __init__(self, path: Path, origin: str, name: str, wanted: Wanted):
         super().__init__(path, origin, name)
-        self.wanted, self.kind = wanted, wanted.kind
+        self.wanted, self.kind, self.labelled = wanted, wanted.kind, wanted.label is not None
 
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each line; lines that are no objects are reported."""
@@ -134,18 +135,21 @@ class TableTexts(Part):
     def __init__(self, table: Reader, asked: Asked):
         super().__init__(table.origin)
         names = table.columns
-        alone = Wanted("plain", (names[0],)) if len(names) == 1 else None
+        others = [name for name in names if name != asked.named]
+        alone = Wanted("plain", (others[0],), asked.named if len(names) > 1 else None) if len(others) == 1 else None
         wanted = wanted_of(names, asked, table.origin) or alone
         if wanted is None:
             raise nothing_named(names, table.origin)
         self.table, self.wanted, self.kind, self.notes = table, wanted, wanted.kind, table.notes
+        self.labelled = wanted.label is not None
 
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each row."""
         for block in self.table.blocks(1024, report):
-            columns = [_plain(block.columns[name]) for name in self.wanted.fields]
+            names = (*self.wanted.fields, *([self.wanted.label] if self.wanted.label else []))
+            columns = [_plain(block.columns[name]) for name in names]
             for row, values in enumerate(zip(*columns, strict=True)):
-                record = dict(zip(self.wanted.fields, values, strict=True))
+                record = dict(zip(names, values, strict=True))
                 yield from self.wanted.rows(record, block.where(row), report)
 
     def digests(self) -> Iterator[FileEntry]:

@@ -22,6 +22,7 @@ class HeldTexts(Part):
         super().__init__(origin)
         self.values, self.wanted = values, _wanted_here(values[0], asked, origin)
         self.kind = self.wanted.kind if self.wanted else "plain"
+        self.labelled = self.wanted is not None and self.wanted.label is not None
 
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each value."""
@@ -57,6 +58,7 @@ class SpooledTexts(Part):
         self.entry = FileEntry(origin, size, digest.hexdigest())
         self.wanted = _wanted_here(first, asked, origin)
         self.kind = self.wanted.kind if self.wanted else "plain"
+        self.labelled = self.wanted is not None and self.wanted.label is not None
 
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each value."""
@@ -104,20 +106,22 @@ def _said(values: Iterable[Any], wanted: Wanted | None, origin: str, report: Rep
 
 
 class HeldRecords(Part):
-    """Records that are as a reader of texts gives them, or have only the column "text"."""
+    """Records that are as a reader of texts gives them, or have only the column "text", and a label if it is there."""
 
-    def __init__(self, records: Records):
+    def __init__(self, records: Records, label: str | None = None):
         super().__init__(records.origin)
-        self.records = records
+        self.records, self.labelled = records, label in records.columns
+        self.label = (label,) if label is not None and self.labelled else ()
         self.kind = "chats" if "messages" in records.columns else "pairs" if "given" in records.columns else "plain"
 
     def rows(self, report: Report) -> Iterator[Row]:
         """The records as they are."""
         whole = [True] * len(self.records)
-        columns = [self.records.columns.get(name, whole) for name in COLUMNS[self.kind]]
+        columns = [self.records.columns.get(name, whole) for name in (*COLUMNS[self.kind], *self.label)]
         for row, values in enumerate(zip(*columns, strict=True)):
             if self.kind == "plain" and values[1] and values[2]:
-                yield from document(values[0], self.records.where(row), report)
+                for where, stretch in document(values[0], self.records.where(row), report):
+                    yield where, (*stretch, *values[3:])
             else:
                 yield self.records.where(row), values
 

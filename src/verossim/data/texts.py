@@ -11,14 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import BadData, printable
+from ..errors import BadConfig, BadData, printable
 from ..spaces import Problem, Records
 from .delimited import SAMPLE_BYTES, CsvReader
 from .memory import from_memory
 from .paths import open_regular
-from .pictures import Found
+from .pictures import Found, by_folder
 from .reader import FileEntry, Reader, Report, problem
-from .said import COLUMNS, Asked, Row, nothing_named, wanted_of
+from .said import COLUMNS, FOLDER, Asked, Row, nothing_named, wanted_of
 from .sniff import DOCUMENT_SUFFIXES, TEXT_SUFFIXES, encoding_of, is_picture
 from .tables import ArrowReader, ParquetReader
 from .textfiles import JsonTexts, Part, TableTexts, TextFile
@@ -34,18 +34,23 @@ TEXT_KINDS = ("text", "json", "a JSON array", "a web page or XML")
 
 
 class TextReader(Reader):
-    """Parts of one kind, one after the other; `notes` gather theirs as they are read."""
+    """Parts of one kind, one after the other; `notes` gather theirs as they are read. label : the name of the column that says
+    the class, where some part has it or `folders` do, one for each part."""
 
     modality = "text"
 
-    def __init__(self, parts: list[Part], origin: str, found: Found | None = None):
+    def __init__(self, parts: list[Part], origin: str, label: str | None = None, folders: list[str | None] | None = None):
         kinds = {part.kind: part for part in parts}
         if len(kinds) > 1:
             shown = "; ".join(f"{part.origin} has {kind}" for kind, part in kinds.items())
             raise BadData("TAB_SCHEMA", f"{origin}: the files differ: {shown}.", "Give files of one kind at a time.")
         self.parts, self.kind = parts, parts[0].kind
-        super().__init__(origin, pa.schema(COLUMNS[self.kind]))
-        self.problems.extend(found.problems if found else [])
+        self.folders = folders or [None] * len(parts)
+        self.labelled = label is not None and (folders is not None or any(part.labelled for part in parts))
+        if self.labelled and label in {name for columns in COLUMNS.values() for name in columns}:
+            raise BadConfig("SETTING_RANGE", f"'label' is '{label}', which is what texts themselves are called here.",
+                            "Give the column another name.")
+        super().__init__(origin, pa.schema({**COLUMNS[self.kind], **({label: pa.string()} if label and self.labelled else {})}))
         self._gather()
 
     def _gather(self) -> None:
@@ -69,9 +74,10 @@ class TextReader(Reader):
         self._gather()
 
     def _rows(self, report: Report) -> Iterator[Row]:
-        for part in self.parts:
+        for part, folder in zip(self.parts, self.folders, strict=True):
             try:
-                yield from part.rows(report)
+                for where, values in part.rows(report):
+                    yield where, (*values, folder) if self.labelled and not part.labelled else values
             except BadData as error:
                 if len(self.parts) == 1:
                     raise
@@ -103,26 +109,26 @@ def are_texts(data: Any) -> bool:
 def texts_in_memory(data: Any, asked: Asked) -> TextReader:
     """A reader of texts in Python. Raises BadData DATA_EMPTY, TAB_TYPE or COLUMN_UNKNOWN."""
     if isinstance(data, Records) and {"text", "messages"} & data.columns.keys() and asked.target is None:
-        return TextReader([HeldRecords(data)], data.origin)
+        return TextReader([HeldRecords(data, asked.named)], data.origin, asked.named)
     if isinstance(data, list | tuple):
         if not data:
             raise BadData("DATA_EMPTY", "The list holds no text.", "Give at least one.")
-        return TextReader([HeldTexts(data, asked)], "texts")
+        return TextReader([HeldTexts(data, asked)], "texts", asked.named)
     if isinstance(data, Iterator):
-        return TextReader([SpooledTexts(data, asked)], "texts")
+        return TextReader([SpooledTexts(data, asked)], "texts", asked.named)
     return text_columns(from_memory(data), asked)
 
 
 def text_columns(table: Reader, asked: Asked) -> TextReader:
     """A reader of the columns of a table that are text. Raises BadData COLUMN_UNKNOWN."""
-    return TextReader([TableTexts(table, asked)], table.origin)
+    return TextReader([TableTexts(table, asked)], table.origin, asked.named)
 
 
 def text_file(path: Path, origin: str, kind: str, asked: Asked) -> TextReader:
     """A reader of one file of this kind, as `kind_of` tells it. Raises BadData DATA_EMPTY, DATA_FORMAT, TEXT_BINARY."""
     if not path.stat().st_size:
         raise BadData("DATA_EMPTY", f"{origin} is empty.", "Give a file with some text in it.")
-    return TextReader([_part(path, origin, path.name, kind, asked, SAMPLE_BYTES)], origin)
+    return TextReader([_part(path, origin, path.name, kind, asked, SAMPLE_BYTES)], origin, asked.named)
 
 
 def text_folder(root: Path, origin: str, found: Found, kinds: Mapping[str, str], asked: Asked, suffixes: bool) -> TextReader:
@@ -131,25 +137,27 @@ def text_folder(root: Path, origin: str, found: Found, kinds: Mapping[str, str],
 
     Raises BadData DATA_EMPTY, TAB_SCHEMA, COLUMN_UNKNOWN.
     """
-    chosen = {name: kind for name, kind in kinds.items() if kind in (*TEXT_KINDS, *(_TABLES if asked.target else ()))}
+    chosen = {name: kind for name, kind in kinds.items() if kind in (*TEXT_KINDS, *(_TABLES if asked.tabular else ()))}
     lines = {name for name in chosen if Path(name).suffix.lower() in JSON_SUFFIXES}
-    if asked.target is not None:
+    if asked.tabular:
         tables = {name for name, kind in chosen.items() if kind in _TABLES or Path(name).suffix.lower() in TEXT_SUFFIXES}
         chosen = {name: chosen[name] for name in chosen if name in lines | tables}
     elif suffixes:
         chosen = {name: kind for name, kind in chosen.items() if Path(name).suffix.lower() in DOCUMENT_SUFFIXES}
     problems = list(found.problems)
     parts: list[Part] = []
+    read: list[str] = []
     for name, kind in kinds.items():
         shown = f"{origin}/{printable(name)}"
         if name in chosen:
             path, sample = Path(found.targets.get(name) or root / name), SAMPLE_BYTES if len(chosen) <= MANY else 4096
-            parts.append(_part(path, shown, name, kind, asked, sample, lines >= chosen.keys() or asked.target is not None))
+            parts.append(_part(path, shown, name, kind, asked, sample, lines >= chosen.keys() or asked.tabular))
+            read.append(name)
         elif kind == "binary data":
             problems.append(problem("TEXT_BINARY", shown, "it holds binary data.", "Leave it out."))
     if not parts:
         raise BadData("DATA_EMPTY", f"{origin} holds no text.", "Give files with text in them.")
-    reader = TextReader(parts, origin)
+    reader = TextReader(parts, origin, asked.named, by_folder(read) if asked.named == FOLDER else None)
     reader.problems.extend(problems)
     if others := len(kinds) - len(chosen) - (len(problems) - len(found.problems)):
         reader.notes.append(f"{origin}: {others} file(s) that are not text, or empty, were left alone")
@@ -174,7 +182,7 @@ def _part(path: Path, origin: str, name: str, kind: str, asked: Asked, sample: i
         if suffix in JSON_SUFFIXES:
             raise nothing_named(record, origin) if record is not None else BadData(
                 "DATA_EMPTY", f"{origin} holds no line that is a JSON object with a key.", "Write one object a line.")
-    if asked.target is not None:
+    if asked.target is not None or (asked.named not in (None, FOLDER) and suffix in TEXT_SUFFIXES):
         return TableTexts(CsvReader(path, origin), asked)
     return TextFile(path, origin, name, asked, sample)
 

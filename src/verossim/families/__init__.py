@@ -188,11 +188,16 @@ class LearnsByGradient(Family):
     fewest: ClassVar[int] = 1  #: different records, below which it would only learn them by heart
     examined: ClassVar[int] = 0  #: steps from one exam to the next; 0 for none
     signs: ClassVar[tuple[Sign, ...]] = ()  #: those of `examine` that have bounds
+    anew: ClassVar[tuple[str, ...]] = ()  #: settings that a family may have others of than the model that it goes on from
 
     @property
     def enough(self) -> int:
         """Records that a network of this size should see at least; 0 for as many as any."""
         return 0
+
+    def go_on(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begins where another model of this family stands, whose state these are, but for settings in `anew` its like."""
+        self.load_state_dict(dict(tensors))
 
     def start(self, batch: Batch, noise: Noise) -> None:
         """Sets what has to be measured before learning, from a random part of the records, in buffers. Nothing by default."""

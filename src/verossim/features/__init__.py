@@ -6,15 +6,19 @@ numbers may be compared only where name and hash of their features are equal: th
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from ..config import NoSettings
+from ..errors import BadData, Incompatible
 from ..spaces import Records
 
-__all__ = ["Features", "hash_of"]
+__all__ = ["Features", "blocks", "choose", "hash_of", "modality_of"]
+
+FEWEST = 200  # records for a classifier of its own to be the default
 
 
 class Features(ABC):
@@ -25,6 +29,7 @@ class Features(ABC):
     modalities: ClassVar[tuple[str, ...]]
     supervised: ClassVar[bool] = False  #: whether `fit` needs classes
     resize: str = ""  #: the rule by which pictures come to one size; known after fit
+    notes: tuple[str, ...] = ()  #: words that should be read beside the numbers; known after fit
 
     def __init__(self, config: Any = None):
         self.config = self.Config() if config is None else config
@@ -41,6 +46,40 @@ class Features(ABC):
     @abstractmethod
     def hash(self) -> str:
         """16 hex digits of all that the vectors follow from: settings, weights, sizes, scales."""
+
+
+def choose(modality: str, labels: bool, records: int) -> str:
+    """The name of the features that are used where nobody says which. labels : whether classes are known; records : of the
+    reference. Raises Incompatible FEATURES_MODALITY."""
+    from .sentences import installed
+    if modality == "image":
+        return "classifier" if labels and records >= FEWEST else "principal"
+    if modality == "table":
+        return "columns"
+    if modality == "text":
+        return "sentences" if installed() else "ngrams"
+    raise Incompatible("FEATURES_MODALITY", f"There are no features of {modality} records.", "See: verossim list features.")
+
+
+def modality_of(records: Records, reads: tuple[str, ...], name: str) -> str:
+    """Which modality of `reads` the records are of. Raises Incompatible FEATURES_MODALITY, and BadData DATA_EMPTY where
+    there are none."""
+    column = next((m for m in ("image", "text", "audio", "video") if m in records.columns), "table")
+    arrow = all(isinstance(c, pa.Array | pa.ChunkedArray) for c in records.columns.values())
+    found = "table" if arrow and (column != "text" or "text" not in reads) else column
+    if found not in reads:
+        raise Incompatible("FEATURES_MODALITY", f"Features '{name}' read {' or '.join(reads)} records, and these are {found}.",
+                           "See: verossim list features.")
+    if not len(records):
+        raise BadData("DATA_EMPTY", f"{records.origin}: there are no records to take features of.", "Give at least one.")
+    return found
+
+
+def blocks(records: Records, size: int) -> Iterator[Records]:
+    """The records, `size` of them at a time."""
+    for first in range(0, len(records), size):
+        yield Records({name: column[first:first + size] for name, column in records.columns.items()},
+                      records.origin, records.first + first, records.names[first:first + size])
 
 
 def hash_of(*parts: Any) -> str:

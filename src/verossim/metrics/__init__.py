@@ -127,6 +127,7 @@ class Metric(ABC):
 
     Config: ClassVar[type] = NoSettings
     sees: ClassVar[Literal["features", "image", "text", "audio", "video", "table"]] = "features"
+    modalities: ClassVar[tuple[str, ...]] = ()  #: of records whose features it is for; () for any
     gives: ClassVar[tuple[Quantity, ...]]
     fewest: ClassVar[int] = 2
 

@@ -1,6 +1,7 @@
 """Models of other programs as ours, and ours as theirs: glue between `exchange` and a model.
 
     Hugging Face folder or GGUF  <->  shape, tensors, tokenizer.json  <->  family autoregressive over the codec of texts
+    PEFT folder  <-  low-rank adapters apart from the model that they rest on
 """
 
 from pathlib import Path
@@ -12,13 +13,14 @@ from .. import __version__
 from ..codecs.text import Text, TextConfig
 from ..codecs.text.adopted import Adopted
 from ..errors import BadConfig, Incompatible, near, printable
-from ..exchange import Imported, read_folder, read_gguf, write_folder, write_gguf
+from ..exchange import Imported, read_folder, read_gguf, write_adapters, write_folder, write_gguf
 from ..families.autoregressive import Autoregressive
+from ..nn.low_rank import LowRank
 from .verbs import Model
 
 __all__ = ["FORMATS", "export", "imported"]
 
-FORMATS = ("hf", "gguf")
+FORMATS = ("hf", "gguf", "peft")
 LONGEST = 4096  # tokens of a window, of models that could see more: what rotary positions allow is long
 GGUF = b"GGUF"
 
@@ -51,8 +53,9 @@ def imported(path: str | Path) -> Model:
 
 
 def export(model: Model, path: str | Path, format: str = "hf") -> None:
-    """Writes the weights and the tokenizer as a Hugging Face folder ("hf") or a GGUF file ("gguf"). Raises Incompatible
-    NOT_TEXT, EXPORT_SHAPE, EXPORT_TOKENIZER, BadConfig SETTING_RANGE, CannotWrite."""
+    """Writes the weights, with adapters merged in, and the tokenizer as a Hugging Face folder ("hf") or a GGUF file ("gguf");
+    or adapters alone ("peft"), of a model that was loaded with them `apart`. Raises Incompatible NOT_TEXT, NO_ADAPTERS,
+    EXPORT_SHAPE, EXPORT_TOKENIZER, BadConfig SETTING_RANGE, CannotWrite."""
     if format not in FORMATS:
         raise BadConfig("SETTING_RANGE", f"'format' is '{printable(format)}'.", near(format, FORMATS))
     codec: Any = model.codec
@@ -60,6 +63,13 @@ def export(model: Model, path: str | Path, format: str = "hf") -> None:
     if not isinstance(codec, Text) or not isinstance(family, Autoregressive) or family.condition_space is not None:
         raise Incompatible("NOT_TEXT", "Only models of family autoregressive over texts, without labels, can be written for "
                            "other programs.", "Their samples can be saved: verossim sample.")
+    if format == "peft":
+        pairs = {name: list(layer.pairs()) for name, layer in family.net.named_modules() if isinstance(layer, LowRank)}
+        if not pairs:
+            raise Incompatible("NO_ADAPTERS", "This model has no low-rank adapters.", "Learn some: fit --from MODEL "
+                               "--adapter-rank 8; or write all of it: --format hf.")
+        return write_adapters(path, family.shape, pairs, family.config.adapter_rank, family.config.adapter_alpha)
+    family = family.merged()
     tensors = {name: value.detach().to("cpu", torch.float32) for name, value in family.net.state_dict().items()}
     out = Imported(family.shape, tensors, codec.tokenizer_json(), codec.space.start, codec.space.stop, None)
     (write_folder if format == "hf" else write_gguf)(path, out)

@@ -19,7 +19,7 @@ from ..errors import BadConfig, BadData, Incompatible, near, printable
 from ..families import Family, LearnsByGradient
 from ..seeds import Noise, check_seed
 from ..shelves import CODECS, FAMILIES
-from ..spaces import Discrete
+from ..spaces import Discrete, Records
 from ..store import RUN_MODEL
 from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
 from .running import DATA, EVENTS, by_gradient, check_place
@@ -64,16 +64,22 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     kind = FAMILIES.load(family)
     if modality is None and kind.accepts == (Discrete,):
         modality = "text"
+    if modality == "text":
+        _check_texts(kind, family, weight)
     config, rest = _taken(kind.Config, settings, family)
     learning, rest = _taken(learning_of(kind), rest, "learning")
     base = None if over is None else Model.load(over)
     begun = None if start is None else Model.load(start)
     if begun is not None:
-        config = _going_on(begun, kind, family, settings, start)
+        config = _going_on(begun, kind, family, config, settings, start)
+        _check_label(begun, label, start)
+    apart = vars(config).get("adapter_rank")
+    if apart and begun is None:
+        raise BadConfig("SETTING_RANGE", f"'adapter_rank' is {apart}, and adapters rest on a model.", "Name it: --from MODEL.")
     opened = data.open_source(source, label=label, weight=weight, modality=modality if base is None else base.codec.modality,
                               strict=strict, condition=condition, target=target, documents=documents)
     if opened.modality == "text":
-        _check_texts(kind, family, label, weight)
+        _check_texts(kind, family, weight)
     reader = CODECS.load(opened.modality if base is None else "latent")
     for name in rest.keys() - knobs(reader.Config).keys():
         raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality if base is None else 'latent'}' "
@@ -106,10 +112,10 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
         journal.event("data", manifest=encoded.manifest.plain(), problems=[vars(p) for p in opened.problems])
         if opened.weight is not None:
             encoded.train.unit = encoded.held_out.unit = _mean_weight(encoded.train)
-        if labels is not None:
+        if labels is not None and opened.label is not None and not codec.windowed:  # windows are no records
             labels.counts = _weights(encoded.train, len(labels.classes))
         if issubclass(kind, LearnsByGradient) and not force:
-            _check_enough(kind, family, encoded, labels)
+            _check_enough(kind, family, encoded, None if opened.label is None else labels)
         card = {
             "family": family, "verossim": __version__, "seed": seed, "share_held_out": held_out, "weight": opened.weight,
             "frame": data.frame_of(source), "manifest": encoded.manifest.plain(), "notes": [*opened.notes, *codec.notes],
@@ -119,10 +125,12 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
             card["read"] = opened.asked
         if begun is not None:
             card["start"] = {"model": str(start), "sha256": begun.sha256}
+        if apart:
+            card["base"] = str(Path(str(start)).resolve())
         if base is not None:
             card["over"] = {"model": str(over), "sha256": base.sha256, "family": base.card["family"]}
         task = Task(kind, config, learning, codec, labels, encoded, seed, journal, engine, card, asked, began,
-                    None if begun is None else begun.family.state_dict())
+                    None if begun is None else begun.family.state_dict(), begun.sha256 if begun and apart else None)
         model = _by_statistics(task) if place is None else by_gradient(task, place, restart)
         model.problems = list(opened.problems)
         if base is not None:
@@ -136,25 +144,34 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     return model
 
 
-def _check_texts(kind: type[Family], family: str, label: str | None, weight: str | None) -> None:
+def _check_texts(kind: type[Family], family: str, weight: str | None) -> None:
     """Raises Incompatible SPACE for a family that does not learn texts, BadConfig USAGE for what they do not have."""
     if kind.accepts != (Discrete,):
         raise Incompatible("SPACE", f"Family '{family}' does not learn texts.", "Say --family autoregressive.")
-    for name, value in (("label", label), ("weight", weight)):
-        if value is not None:
-            raise BadConfig("USAGE", f"'{name}' is {printable(value)!r}, and texts are learned without.",
-                            "For texts given other texts, name their columns: --condition and --target.")
+    if weight is not None:
+        raise BadConfig("USAGE", f"'weight' is {printable(weight)!r}, and texts are learned without.", "Leave it out.")
 
 
-def _going_on(begun: Model, kind: type[Family], family: str, settings: dict[str, Any], start: Any) -> Any:
-    """The config of the model that is to be gone on from. Raises Incompatible START_FAMILY, BadConfig SETTING_FIXED."""
+def _going_on(begun: Model, kind: type[Family], family: str, config: Any, settings: dict[str, Any], start: Any) -> Any:
+    """The config of the model that is to be gone on from, but for what may be had anew. Raises Incompatible START_FAMILY,
+    BadConfig SETTING_FIXED."""
     if type(begun.family) is not kind or not issubclass(kind, LearnsByGradient):
         raise Incompatible("START_FAMILY", f"{printable(start)} is a model of family '{begun.card.get('family')}', and "
                            f"'{family}' was asked for.", "Name that family, if it learns by gradient.")
-    fixed = settings.keys() & {*knobs(kind.Config), *knobs(type(begun.codec).Config)}
+    fixed = settings.keys() & {*knobs(kind.Config), *knobs(type(begun.codec).Config)} - {*kind.anew}
     if fixed:
         raise BadConfig("SETTING_FIXED", f"'{sorted(fixed)[0]}' is that of the model which is gone on from.", "Leave it out.")
-    return begun.family.config
+    return replace(begun.family.config, **{name: getattr(config, name) for name in kind.anew})
+
+
+def _check_label(begun: Model, label: str | None, start: Any) -> None:
+    """Raises Incompatible NOT_CONDITIONAL, BadConfig SETTING_FIXED for a label that the model which is gone on from has not."""
+    if label is not None and begun.label is None:
+        raise Incompatible("NOT_CONDITIONAL", f"'label' is {printable(label)!r}, and {printable(start)} was fitted without "
+                           "labels.", "Leave it out, or fit a model anew.")
+    if label is not None and begun.label is not None and label != begun.label.config.column:
+        raise BadConfig("SETTING_FIXED", f"'label' is {printable(label)!r}, and that of {printable(start)} is "
+                        f"{printable(begun.label.config.column)!r}.", "Give the column that name.")
 
 
 def learning_of(kind: type[Family]) -> type:
@@ -210,8 +227,16 @@ def _fitted_codecs(source: data.Source, codec: Codec) -> tuple[Codec, Label | No
     if source.label is None:
         return codec.fit(source.features()), None
     labels = Label(Label.Config(column=source.label))
+    if codec.windowed:  # documents come in stretches, and are counted once
+        return codec.fit(source.features()), labels.fit(map(_begun, source.blocks()))
     codec.fit(features(block, source.label, source.weight) for block in labels.observing(source.blocks()))
     return codec, labels.settled()
+
+
+def _begun(block: Records) -> Records:
+    """The records of a block at which a document begins, or all where they are no documents."""
+    begins = block.columns.get("begins")
+    return block if begins is None else block.take([row for row, there in enumerate(begins) if there])
 
 
 def _check_enough(kind: type[LearnsByGradient], family: str, encoded: data.Encoded, labels: Label | None) -> None:

@@ -73,12 +73,13 @@ def by_gradient(task: Task, place: Path, restart: bool) -> Model:
             torch.manual_seed(task.seed)
             family: LearnsByGradient = task.kind(config, space, condition)
             if task.tensors is not None:
-                family.load_state_dict(dict(task.tensors))
+                family.go_on(task.tensors)
             return family
     found = task.engine.tell(lambda: (None if restart else _recorded(place, task)) or _settled(place, task, built))
     config, training = build(task.kind.Config, found["config"]), Settled(**found["training"])
     family = built(config)
     model = Model(task.codec, family, task.labels, dict(task.card))
+    model.base = task.base
     with contextlib.ExitStack() as held:
         def batches(samples: int) -> data.Loader:
             engine = task.engine
@@ -127,7 +128,7 @@ def nats_on_held_out(model: Model, split: data.Split, engine: Engine, at_once: i
     scale = math.log(2) * each * (variables / max(tokens, 1) if model.codec.windowed else 1)
     kind = "exact" if family.likelihood == "exact" else "bound"
     return {"records": len(l), "log_prob": -mean, "kind": kind, "bits": mean / scale, "bits_stderr": error / scale,
-            "of": "p(x)" if model.label is None else "p(x | y)", "accuracy": None}
+            "of": "p(x)" if given.condition is None else "p(x | y)", "accuracy": None}
 
 
 def _settled(place: Path, task: Task, built: Callable[[Any], LearnsByGradient]) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """A model as plain values and tensors, and back: what `save` writes into model.json and the weights, what `load` makes of it.
 
 A codec that goes through an autoencoder takes it along: its family, settings and spaces stand within the codec, its tensors
-under PREFIX beside those of the model's own family.
+under PREFIX beside those of the model's own family. Low-rank adapters do not take along the model that they rest on: model.json
+has its sha256, and the card says where it was.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,12 +16,13 @@ from .. import store
 from ..codecs import Codec
 from ..codecs.latent import Latent
 from ..config import build, plain
+from ..errors import CorruptStore, Refused, printable
 from ..families import Family
 from ..sealed import check_shapes
 from ..shelves import CODECS, FAMILIES
 from ..spaces import space_from, space_plain
 
-__all__ = ["codec_from", "codec_plain", "codec_tensors", "family_from", "family_plain", "own"]
+__all__ = ["codec_from", "codec_plain", "codec_tensors", "family_from", "family_plain", "own", "stored_family"]
 
 PREFIX = "codec."
 
@@ -71,6 +75,37 @@ def codec_from(shelved: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
 def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the model's family, without those of its codec."""
     return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
+
+
+def stored_family(stored: store.Stored, path: str | Path, base: str | Path | None = None, apart: bool = False) -> Any:
+    """The family of a saved model. Adapters are merged into the model that they rest on (`base`, else where it is found), or
+    stay `apart`. Raises as `family_from`, and CorruptStore CKPT_BASE where adapters lack their model."""
+    family: Any = family_from(stored.model, own(stored.tensors), path)
+    if "base" not in stored.model:
+        return family
+    place, under = _rested_on(stored, path, base)
+    family.go_on(stored_family(under, place).state_dict())
+    return family if apart else family.merged()
+
+
+def _rested_on(stored: store.Stored, path: str | Path, base: str | Path | None) -> tuple[Path, store.Stored]:
+    """Where the model is that the adapters at `path` rest on, and itself: at `base`, or where the card says that it was, or
+    beside them under its name there."""
+    wanted, noted, here = stored.model["base"], Path(stored.card.get("base") or "model"), Path(os.path.realpath(path))
+    name = noted.parent.name if noted.name == store.RUN_MODEL and noted.parent.name else noted.name
+    places = [noted, here.parent / name, here.parent.parent / name] if base is None else [Path(base)]
+    others = []
+    for place in places:
+        try:
+            found = store.load(place)
+        except (CorruptStore, Refused):
+            continue
+        if found.sha256 == wanted:
+            return place, found
+        others.append(place)
+    there = f"{printable(others[0])} is another one" if others else f"it is not at {printable(places[0])}"
+    raise CorruptStore("CKPT_BASE", f"{printable(path)} holds adapters of the model with sha256 {wanted[:12]}..., and {there}.",
+                       f"Put that model, or a link to it, beside {printable(here.name)} and name it {printable(name)}.")
 
 
 def _family(codec: Latent) -> Family:

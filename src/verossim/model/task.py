@@ -20,7 +20,8 @@ class Task:
     """A family (`kind`, its config) that is to learn encoded records, the codecs they came by, and how to learn.
 
     card : what is known of the model so far; asked : the settings as they were given, by name;
-    began : when the fit did, by `time.perf_counter`; tensors : of the family that is gone on from, by name.
+    began : when the fit did, by `time.perf_counter`; tensors : of the family that is gone on from, by name. base : the sha256
+    of its model where what is learned is to be saved apart from it.
     """
 
     kind: Any
@@ -36,6 +37,7 @@ class Task:
     asked: dict[str, Any]
     began: float
     tensors: Mapping[str, Tensor] | None = None
+    base: str | None = None
 
     @property
     def condition(self) -> Space | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..codecs.text import Text
 from ..codecs.text.ruled import Ruled
 from ..config import build
-from ..errors import BadConfig, BadData, Incompatible
+from ..errors import BadConfig, BadData, Incompatible, near, printable
 from ..families.autoregressive import Autoregressive
 from ..seeds import Noise, check_seed
 from ..spaces import Problem, Records
@@ -28,13 +28,14 @@ BEAMS = 256  # hypotheses, at most
 class Written:
     """One text while it is written. text: all of it so far; new: what the last step added; log_prob: nats of what was written,
     under what was allowed; ended: "" while it goes on, then "stop" by itself, "string" at a stop string, "length" at its
-    limit."""
+    limit; label: its class, where the model has classes."""
 
     stops: Sequence[str] = ()
     text: str = ""
     new: str = ""
     log_prob: float = 0.0
     ended: str = ""
+    label: Any = None
     _bytes: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     _held: str = ""
 
@@ -97,6 +98,8 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
           **settings: Any) -> Iterator[list[Written]]:
     """n texts, samples number `first` to `first + n - 1` of a seed, a token longer each time; the same objects each time.
 
+    condition : of a model of pairs the text that these are the target of; of one with a label the class, drawn for each text
+        where nothing is said; of one with both the text, or both by the names of their columns.
     after : what stands after a gap that is to be filled, by a model that learned with `gaps`. regex, schema : what all that is
     written matches, a regular expression or a JSON schema; log_prob is then of what that allows.
     stop : strings at which a text ends, themselves left out. settings : those of the family's sampling, such as
@@ -111,14 +114,17 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
     if not all(stops):
         raise BadConfig("SETTING_RANGE", "A stop string is empty.", "Give at least one character.")
     knobs = vars(build(model.family.Sampling, settings, f"sampling by {type(model.family).__name__}"))
-    texts = [Written(stops) for _ in range(n)]
+    noise = Noise(check_seed(seed), n, first)
+    condition, y = told(model, condition, noise)
+    classes = [None] * n if y is None else [model.classes[c] if c >= 0 else None for c in y.tolist()]
+    texts = [Written(stops, label=label) for label in classes]
     pieces, ordinary = codec.vocabulary.pieces, len(codec.vocabulary)
     ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)  # "end" of what a chat says
     given, rule = opening(model, prompt, condition, after), None
     if regex is not None or schema is not None:
         rule = Ruled(pieces + [b""] * (codec.space.vocabulary - ordinary), ends[0], n, regex, schema)
     with torch.inference_mode():
-        writing = model.family.writing(Noise(check_seed(seed), n, first), None, given, ends, rule, **knobs)
+        writing = model.family.writing(noise, y, given, ends, rule, **knobs)
     before = writing.lengths.tolist()
     while True:
         with torch.inference_mode():  # not over the yield: the mode is that of the thread
@@ -148,6 +154,7 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
 def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
     """The most probable text that a search with `beam` hypotheses finds: see `families.autoregressive.beam`."""
     codec = _codec(model)
+    condition, y = told(model, condition)
     if not 1 <= beam <= BEAMS:
         raise BadConfig("SETTING_RANGE", f"'beam' is {beam}.", f"It should be from 1 to {BEAMS}.")
     given = opening(model, prompt, condition)
@@ -156,9 +163,27 @@ def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4,
         raise BadData("TEXT_LONG", f"What is given has {len(given):,} tokens, and the context holds {codec.space.dims - 1:,}.",
                       "Shorten it, or learn with a longer context.")
     ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)
-    x, log_p = model.family.search(given, beam=beam, tokens=min(tokens or room, room), ends=ends)
+    x, log_p = model.family.search(given, y, beam=beam, tokens=min(tokens or room, room), ends=ends)
     said = codec.raw(x[None, len(given):])[0].decode(errors="replace")
-    return Written(text=said, log_prob=log_p, ended="stop" if int(x[-1]) in ends else "length")
+    return Written(text=said, log_prob=log_p, ended="stop" if int(x[-1]) in ends else "length",
+                   label=None if y is None else model.classes[int(y)])
+
+
+def told(model: Any, condition: Any, noise: Noise | None = None) -> tuple[Any, Tensor | None]:
+    """What a condition says: the text of a pair, or None; and the class of each text (B,), or None. Where it says no class and
+    the model has some, they are drawn from their shares by `noise`, or there is none. Raises BadConfig USAGE, LABEL_UNKNOWN."""
+    if model.label is None:
+        return condition, None
+    pair, column = model.card.get("read", {}).get("condition"), model.label.config.column
+    if not isinstance(condition, Mapping):
+        condition = {} if condition is None else {column if pair is None else pair: condition}
+    for name in condition.keys() - {pair, column}:
+        raise BadConfig("USAGE", f"The condition names '{printable(name)}', which this model does not know.",
+                        near(str(name), [column] if pair is None else [pair, column]))
+    text, label = condition.get(pair), condition.get(column)
+    if noise is None:
+        return text, None if label is None else torch.tensor([model.label.index(label)])
+    return text, model._condition(label, noise)
 
 
 def weighed(model: Any, source: Any) -> Iterator[tuple[Records, list[list[tuple[bytes, float]]]]]:

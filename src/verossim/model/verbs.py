@@ -7,7 +7,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,12 @@ from ..errors import BadConfig, BadData, CorruptStore, Incompatible, NoLikelihoo
 from ..families import Family
 from ..seeds import Noise, check_seed
 from ..spaces import Likelihood, Problem, Records, space_plain
-from .storing import codec_from, codec_plain, codec_tensors, family_from, family_plain, own
+from .storing import codec_from, codec_plain, codec_tensors, family_plain, stored_family
 from .texts import Written, search, write
+
+if TYPE_CHECKING:
+    from ..metrics import Report
+    from ..safety.audit import AuditReport
 
 __all__ = ["Model", "Scored", "features"]
 
@@ -48,6 +52,7 @@ class Model:
         self.codec, self.family, self.label, self.card = codec, family, label, dict(card or {})
         self.problems: list[Problem] = []
         self.sha256: str | None = None  # of the saved model, once there is one
+        self.base: str | None = None  # that of the model that adapters rest on, which are saved apart from it
         self.others: dict[str, Family] = {}  # of other saved models that sampling asked for, by folder
 
     def draw(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Records:
@@ -71,7 +76,8 @@ class Model:
 
     def write(self, n: int = 1, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
               stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
-        """n texts that go on from a prompt, a token longer each time: see `texts.write`, also for after, regex, schema."""
+        """n texts that go on from a prompt, a token longer each time: see `texts.write`, also for after, regex, schema and what
+        the condition may be."""
         return write(self, n, prompt, condition, seed, first, stop, **settings)
 
     def search(self, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
@@ -81,7 +87,7 @@ class Model:
     def sample(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Any:
         """The same as people hold them: a list of PIL images or of texts, or a table of the frame library that the data came in
         with. Texts may have a `prompt` to go on from, and `stop` strings."""
-        if isinstance(self.codec, Text) and self.label is None:
+        if isinstance(self.codec, Text):
             *_, texts = self.write(n, condition=condition, seed=seed, first=first, **settings)
             return [text.text for text in texts]
         return data.to_people(self.draw(n, condition, seed, first, **settings), self.card.get("frame", "arrow"))
@@ -126,17 +132,22 @@ class Model:
 
     def classify(self, source: Any) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (records, P(Y | X) (B, C), true label (B,) or -1): Bayes' rule, p(y | x) = p(x | y) p(y) / p(x)."""
-        for records, x, y in self._points(source):
+        for block, parsed in self._parsed(source):
+            x, of = self.codec.cut(parsed, learning=False)
             with torch.inference_mode():
-                yield records, self.posterior(x), y
+                p = self.posterior(x, torch.from_numpy(of) if self.codec.windowed else None)
+            yield parsed, p, self._truth(block, parsed)
 
-    def posterior(self, x: Tensor) -> Tensor:
-        """P(Y | X), (B, C), of points x (B, *event) of the codec's space."""
+    def posterior(self, x: Tensor, of: Tensor | None = None) -> Tensor:
+        """P(Y | X), (B, C), of points x (B, *event) of the codec's space; or of the records that they are parts `of`, (B,)."""
         label = self._labels("it has no classes", "Fit again with a label column: --label COLUMN.")
         x = x.to(self.family.device)
-        log_p = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob.cpu() + log_prior
-                 for c, log_prior in enumerate(self.prior(label).log())]
-        return torch.stack(log_p, dim=1).softmax(dim=1)
+        each = [self.family.log_prob(x, torch.full((len(x),), c), Noise(0, len(x))).log_prob.cpu()
+                for c in range(len(label.classes))]
+        log_p = torch.stack(each, dim=1)
+        if of is not None:
+            log_p = log_p.new_zeros(int(of[-1]) + 1, log_p.shape[1]).index_add_(0, of, log_p)
+        return (log_p + self.prior(label).log()).softmax(dim=1)
 
     def prior(self, label: Label) -> Tensor:
         """P(Y), (C,) float64: the family's own, or the shares of the records that it learned from."""
@@ -253,6 +264,27 @@ class Model:
         """The same as people hold them."""
         return data.to_people(self.moved(direction, strengths, source, n, condition, seed), self.card.get("frame", "arrow"))
 
+    @property
+    def likelihood_kind(self) -> str:
+        """ "exact", "bound" or "estimate": what log_prob gives where no method is asked for."""
+        return self.family.likelihood if self.family.likelihood in ("exact", "bound") else "estimate"
+
+    def evaluate(self, source: Any, metrics: Sequence[str] | None = None, features: str = "auto", n: int | None = None,
+                 seed: int = 0, **sampling: Any) -> "Report":
+        """What the model makes, held against records that it has not seen, by every measure that fits, each with its interval;
+        and how probable these records are. See `reference.Reference`, whose arguments these are."""
+        from .reference import Reference  # measures are heavy, and loaded where one is asked for
+        reference = Reference(source, metrics=metrics, features=features, n=n, seed=seed, codec=self.codec, labels=self.label,
+                              read=self.card.get("read"))
+        return reference.judge(self, seed=seed, **sampling).report
+
+    def audit(self, train: Any, held_out: Any = None, n: int | None = None, seed: int = 0, **settings: Any) -> "AuditReport":
+        """Whether the model copies: what it makes against what it learned from (train) and what it has not seen (held_out, or
+        the part of `train` that it held out itself), and whether its scores tell the two apart. n : records to make.
+        settings : those of `safety.audit`. Raises BadData AUDIT_HELD_OUT, and what the audit raises."""
+        from .auditing import audited
+        return audited(self, train, held_out, n=n, seed=seed, **settings).report
+
     def describe(self) -> dict[str, Any]:
         """Family, space, settings, what the codec inferred, and the card: data manifest and training history."""
         return {
@@ -266,23 +298,25 @@ class Model:
         state : tensors to write in place of the family's own."""
         model = {"verossim": __version__, **family_plain(self.family, self.card.get("family")),
                  "codec": codec_plain(self.codec), "label": self.label and codec_plain(self.label)}
+        model |= {"base": self.base} if self.base else {}
         tensors = {**(state or self.family.state_dict()), **codec_tensors(self.codec)}
         self.sha256 = store.save(path, model, tensors, self.card)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> "Model":
-        """A saved model, or that of a run's folder. Raises CorruptStore where a file is damaged, from a newer version, or not
-        ours."""
+    def load(cls, path: str | Path, device: str = "cpu", base: str | Path | None = None, apart: bool = False) -> "Model":
+        """A saved model, or that of a run's folder. Low-rank adapters are merged into the model that they rest on, which is at
+        `base`, or where it was, or beside them; or, with `apart`, stay as they are. Raises CorruptStore where a file is
+        damaged, from a newer version, or not ours, CKPT_BASE where adapters lack their model."""
         stored = store.load(path)
         model = stored.model
         try:
-            family = family_from(model, own(stored.tensors), path)
+            family = stored_family(stored, path, base, apart)
             codec = codec_from(model["codec"], stored.tensors, path, device)
             label: Label | None = model["label"] and codec_from(model["label"], {}, path)
         except (KeyError, TypeError) as error:
             raise CorruptStore("CKPT_FORMAT", f"{path}: model.json lacks or misuses {error}.") from error
         loaded = cls(codec, family.to(device), label, stored.card)
-        loaded.sha256 = stored.sha256
+        loaded.sha256, loaded.base = stored.sha256, model.get("base") if apart else None
         return loaded
 
     def _other(self, folder: str) -> Family:
@@ -316,8 +350,12 @@ class Model:
     def _points(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Tensor, Tensor]]:
         """Blocks of (parsed records, x (B, *event), label (B,) or -1) of anything that `open_source` opens."""
         for block, parsed in self._parsed(source, unknown):
-            y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
-            yield parsed, self.codec.encode(parsed, unknown), y[data.rows_of(block, parsed)]
+            yield parsed, self.codec.encode(parsed, unknown), self._truth(block, parsed)
+
+    def _truth(self, block: Records, parsed: Records) -> Tensor:
+        """The labels (B,) of what was parsed of a block; -1 where there is none."""
+        y = torch.full((len(block),), -1) if self.label is None else self.label.encode(block)
+        return y[data.rows_of(block, parsed)]
 
     def judged(self, source: Any) -> Iterator[tuple[Records, Tensor, Tensor | None]]:
         """Blocks of (parsed records, points x (W, *event), which record (W,) each is of); None where each is of its own."""
@@ -327,8 +365,8 @@ class Model:
 
     def _parsed(self, source: Any, unknown: bool = False) -> Iterator[tuple[Records, Records]]:
         """Blocks as they are read, and parsed; of these none is empty."""
-        opened = data.open_source(source, modality=self.codec.modality, **self.card.get("read", {}))
         column = None if self.label is None else self.label.config.column
+        opened = data.open_source(source, modality=self.codec.modality, beside=column, **self.card.get("read", {}))
         found: list[Problem] = []
         for block in data.whole(opened.blocks()):
             parsed = self.codec.parse(features(block, opened.label, column, self.card.get("weight")), found, unknown)

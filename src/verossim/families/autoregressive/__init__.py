@@ -5,7 +5,7 @@
 The network is a causal Transformer (`nn.language`) that gives all of these at once, so that log p is exact. A sequence is
 written token by token, each drawn from its own stream of random numbers. Entries that are given (~t for token t) are
 conditions: a prompt, the question of an answer, the text to translate. A class or a record as condition is a vector that is
-added to every embedding.
+added to every embedding. With `adapter_rank` all weights stand still and adapters learn (`nn.low_rank`).
 
 Everything follows from the width W, or from the depth, which is `blocks` (the scaling of one dial is that of nanochat:
 Karpathy, 2025):
@@ -13,7 +13,7 @@ Karpathy, 2025):
     blocks = max(4, W / 64)      heads of 64 numbers, of 32 below a width of 256      inside the MLP 8/3 W, in steps of 16
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from ...config import knob
 from ...errors import BadConfig, Incompatible
 from ...nn.conditioning import Condition, dropped
 from ...nn.language import ACTIVATIONS, LanguageModel, Shape
+from ...nn.low_rank import adapt, stand_still, still
 from ...seeds import Noise
 from ...spaces import Batch, Discrete, Likelihood, Space
 from .. import LearnsByGradient, Losses, Turn
@@ -52,6 +53,7 @@ class Autoregressive(LearnsByGradient):
     moments = (0.9, 0.95)
     peak = 2e-3
     a_step = (2048, 1 << 15)  # tokens: what is learned from is not records
+    anew = ("adapter_rank", "adapter_alpha")
     space: Discrete
 
     @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,10 @@ class Autoregressive(LearnsByGradient):
         cap: float = knob(0.0, "logits are bent to lie within; 0 for any", low=0.0, high=1e6)
         values: bool = knob(False, "every other block has an embedding of its own in its values")
         drop: float = knob(0.1, "share of records whose condition is hidden from the network", low=0.0, high=1.0)
+        adapter_rank: int = knob(0, "rank of low-rank adapters, which then learn alone, on a model gone on from; 0 for none",
+                                 low=0, high=65_536)
+        adapter_alpha: float | None = knob(None, "adapters count alpha / rank; where nothing is said alpha is twice the rank",
+                                           low=1e-6, high=1e6)
 
     @dataclass(frozen=True, kw_only=True)
     class Sampling:
@@ -97,9 +103,15 @@ class Autoregressive(LearnsByGradient):
         self.vocabulary = space.vocabulary - (0 <= self.pad < space.vocabulary)
         super().__init__(_resolved(config), space, condition)
         self.shape = shape_of(self.config, self.vocabulary + self.begin, space.dims + self.begin - 1)
-        self.networks = nn.ModuleDict({"net": LanguageModel(self.shape)})
-        if condition is not None:
-            self.networks["told"] = Condition(condition, self.shape.width)
+        self.networks, self.held = nn.ModuleDict({"net": LanguageModel(self.shape)}), nn.ModuleDict()
+        told = None if condition is None else Condition(condition, self.shape.width)
+        if self.config.adapter_rank:
+            adapt(self.net, self.config.adapter_rank, self.config.adapter_alpha / self.config.adapter_rank)
+        if told is not None and self.config.adapter_rank:
+            stand_still(told)
+            self.held["told"] = told  # apart from the networks, all of which learn
+        elif told is not None:
+            self.networks["told"] = told
 
     @property
     def net(self) -> Any:
@@ -110,6 +122,27 @@ class Autoregressive(LearnsByGradient):
     def enough(self) -> int:
         """Records with PER_PARAMETER tokens for each number that is learned."""
         return 1 + PER_PARAMETER * sum(p.numel() for p in self.networks.parameters()) // self.space.coordinates
+
+    def go_on(self, tensors: Mapping[str, Tensor]) -> None:
+        """As LearnsByGradient says; with adapters these are what stands still."""
+        if not self.config.adapter_rank:
+            self.load_state_dict(dict(tensors))
+            return
+        mine = {name.replace("held.told.", "networks.told."): buffer for name, buffer in still(self).items()}
+        for name, value in tensors.items():
+            mine[name].copy_(value)
+
+    def merged(self) -> "Autoregressive":
+        """Itself; with adapters a family without, whose matrices are W + (alpha / r) B A."""
+        if not self.config.adapter_rank:
+            return self
+        whole = Autoregressive(replace(self.config, adapter_rank=0, adapter_alpha=None), self.space, self.condition_space)
+
+        def tensor(name: str) -> Tensor:
+            module, _, kind = name.replace("networks.told.", "held.told.").rpartition(".")
+            return getattr(self.get_submodule(module), kind).detach()
+        whole.load_state_dict({name: tensor(name) for name in whole.state_dict()})
+        return whole.to(self.device).train(self.training)
 
     def loss(self, batch: Batch, turn: Turn) -> Losses:
         """Mean nats of a record's own tokens; "nats" is that of as many as the space has."""
@@ -197,7 +230,8 @@ class Autoregressive(LearnsByGradient):
         return torch.where(own, log_p, 0.0), own
 
     def _beside(self, y: Tensor | None, count: int) -> Tensor | None:
-        return self.networks["told"](None if y is None else y.to(self.device), count) if "told" in self.networks else None
+        networks = self.held if self.config.adapter_rank else self.networks
+        return networks["told"](None if y is None else y.to(self.device), count) if "told" in networks else None
 
 
 MEMBER = Autoregressive
@@ -205,7 +239,7 @@ MEMBER = Autoregressive
 
 def shape_of(config: Any, vocabulary: int, length: int) -> Shape:
     """The network of a config that has nothing left open."""
-    own = {name: value for name, value in vars(config).items() if name != "drop"}
+    own = {name: value for name, value in vars(config).items() if name not in ("drop", "adapter_rank", "adapter_alpha")}
     return Shape(vocabulary=vocabulary, length=length, **own)
 
 
@@ -223,4 +257,10 @@ def _resolved(config: Any) -> Any:
     if head % 2 and config.positions == "rotary":
         raise BadConfig("SETTING_RANGE", f"'head' is {head}, and rotary positions turn pairs of numbers.",
                         "Give an even number.")
-    return replace(config, width=width, blocks=blocks, heads=heads, groups=groups, head=head, inside=inside)
+    rank, alpha = config.adapter_rank, config.adapter_alpha
+    if rank > width or (alpha is not None and not rank):
+        found = f"rank' is {rank} and the width {width}" if rank else f"alpha' is {alpha} without 'adapter_rank'"
+        raise BadConfig("SETTING_RANGE", f"'adapter_{found}.", "Give a rank from 1 to the width; 8 is usual.")
+    alpha = 2.0 * rank if rank and alpha is None else alpha
+    return replace(config, width=width, blocks=blocks, heads=heads, groups=groups, head=head, inside=inside,
+                   adapter_alpha=alpha)

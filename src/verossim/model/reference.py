@@ -1,0 +1,213 @@
+"""What models and samples are held against: real records with their features, prepared once, and every measure that fits them.
+
+    Reference(source) -> judge(model), judge(folder of samples), judge(records) -> Judgement: a Report, and what it looked at
+
+All that is judged against one reference is measured alike, so that the numbers may be compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import data
+from ..codecs import Codec
+from ..codecs.label import Label
+from ..config import build
+from ..errors import BadConfig, BadData, Incompatible, NoLikelihood, printable
+from ..features import Features, choose
+from ..metrics import Measured, Quantity, Report, Sample, Stamp, measure
+from ..scores import calibration, likelihood
+from ..shelves import CODECS, FEATURES, METRICS
+from ..spaces import Problem, Records
+from .verbs import Model
+
+__all__ = ["Judgement", "Reference", "codec_of"]
+
+MOST = 10_000  # records of either side
+DRAWN = 500  # records made at a time
+PIECE = 400  # characters of a text that are measured as one record
+SCORED = {"exact": 10_000, "bound": 1_000, "estimate": 32}  # records whose likelihood is asked for, by its kind
+NAMED = {"exact": 10_000, "bound": 500, "estimate": 8}  # and whose classes are, which takes a likelihood for each class
+
+BITS = Quantity("bits", "lower", "Bits per dimension that the model needs for records it has not seen; for texts per byte.",
+                "Whether samples look right: a model may be probable and blurred.", "bits/dim")
+ACCURACY = Quantity("accuracy", "higher", "Share of records whose class the model finds by Bayes' rule from p(x | y) p(y).",
+                    "Classes that are rare; how sure it is.")
+ECE = Quantity("calibration_error", "lower", "How far the probability of a class is from how often it is the class.",
+               "Whether the classes are found at all.")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A report, and the records that it is about with their features."""
+
+    report: Report
+    made: Sample
+
+
+class Reference:
+    """Real records, at most `n` of them, their features and classes, and the measures that fit.
+
+    source : anything that `open_source` opens, with its label where it has one. features : a name of the shelf, or "auto";
+    metrics : names of the shelf, or None for all that fit. n : records of either side; None for all, at most
+    `most`.
+    codec, labels : of a model that will be judged, so that pictures come to its size; else they are fitted here.
+    Raises BadData METRIC_FEW where there are fewer records than asked for, BadConfig, and what opening raises.
+    """
+
+    def __init__(self, source: Any, *, label: str | None = None, features: str = "auto", metrics: Sequence[str] | None = None,
+                 n: int | None = None, most: int = MOST, seed: int = 0, codec: Codec | None = None, labels: Label | None = None,
+                 read: Mapping[str, Any] | None = None):
+        if n is not None and not 2 <= n <= most:
+            raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be from 2 to {most:,}.")
+        opened = data.open_source(source, label=label or (labels.config.column if labels and _has(source, labels) else None),
+                                  modality=None if codec is None else codec.modality, **(read or {}))
+        self.modality, self.seed, self.most, self.origin = opened.modality, seed, most, opened.origin
+        self.labels, self.codec = labels, codec if codec is not None else codec_of(opened)
+        if opened.label is not None and labels is None:
+            self.labels = Label(Label.Config(column=opened.label)).fit(opened.blocks())
+        self.problems: list[Problem] = []
+        self.records, self.classes = self._read(opened, n)
+        if n is not None and len(self.records) < n:
+            raise BadData("METRIC_FEW", f"{self.origin}: {n:,} records were asked for as the reference, and there are "
+                          f"{len(self.records):,}.", "Ask for fewer: -n, or give more records.")
+        self.n = len(self.records)
+        self.metrics = _fitting(self.modality, metrics)
+        self.asked = metrics is not None
+        self.features = self._features(features)
+        self.sample = Sample(self.records, self.features(self.records), self.classes)
+        self.problems = [*opened.problems, *self.problems]
+
+    def judge(self, subject: Any, *, name: str = "", n: int | None = None, seed: int = 0, made: Records | None = None,
+              **sampling: Any) -> Judgement:
+        """Every measure of a Model, or of samples in anything that `open_source` opens.
+
+        n : records that a model makes; as many as the reference has where None. made : what it has made, where that is there
+        already. sampling : settings of the model's sampling. Raises what measures raise where they were asked for by name;
+        else what cannot be measured is left out, with a warning.
+        """
+        model = subject if isinstance(subject, Model) else None
+        if model is not None and made is None:
+            made = self.draw(model, n or self.n, seed, **sampling)
+        held = self.hold(subject if made is None else made, n)
+        assert held.records is not None
+        records = held.records
+        made_sample = Sample(records, self.features(records), held.labels)
+        report = Report(about={"name": name, "reference": self.origin, "records": self.n, "made": len(records),
+                               "features": f"{self.name} {self.features.hash}", "seed": seed})
+        for metric in self.metrics:
+            try:
+                report = report.with_(measure(metric, self.sample, made_sample, seed=self.seed,
+                                              features=report.about["features"], resize=self.features.resize))
+            except (BadData, Incompatible) as error:
+                if self.asked:
+                    raise
+                report = report.with_(warnings=[f"'{metric}' was left out: {error.message}"])
+        return Judgement(report if model is None else self._probable(model, report), made_sample)
+
+    def hold(self, source: Any, n: int | None = None) -> Sample:
+        """Records of anything that `open_source` opens, at most n, as the reference's are, with their classes."""
+        opened = source if isinstance(source, Records) else data.open_source(source, modality=self.modality)
+        records, classes = self._parsed(opened) if isinstance(opened, Records) else self._read(opened, n)
+        return Sample(records, None, classes)
+
+    def draw(self, model: Model, n: int, seed: int = 0, **sampling: Any) -> Records:
+        """n records that a model makes, with their labels, some at a time. Raises Incompatible MODALITY."""
+        if self.modality != model.codec.modality:
+            raise Incompatible("MODALITY", f"The reference holds records of modality '{self.modality}', and the model makes "
+                               f"'{model.codec.modality}'.", "Give records of the kind that the model learned.")
+        return data.joined([model.draw(min(DRAWN, n - first), seed=seed, first=first, **sampling)
+                            for first in range(0, n, DRAWN)])
+
+    def _probable(self, model: Model, report: Report) -> Report:
+        """The report with bits per dimension of the reference, and with how well its classes are found."""
+        some = self.records.take(range(min(SCORED[model.likelihood_kind], self.n)))
+        try:
+            found = model.log_prob(some)
+        except NoLikelihood as error:
+            return report.with_(warnings=[f"there is no likelihood: {error.message}"])
+        summary = likelihood.summary(found)
+        stamp = Stamp(metric="likelihood", settings={"kind": found.kind}, reference=Sample(some).digest(),
+                      real=len(found.log_prob), seed=self.seed)
+        report = report.with_([Measured(replace(BITS, unit=f"{found.kind} bits/dim"), summary.bits, stamp)],
+                              kind=found.kind, bits_error_of_estimate=summary.estimate_error)
+        if len(some) < self.n:
+            report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records: each costs many evaluations"])
+        if model.label is None or self.labels is None:
+            return report
+        named = self.records.take(range(min(NAMED[model.likelihood_kind], self.n)))
+        known = self.classes[:len(named)] >= 0
+        if not known.any():
+            return report
+        right = calibration.summary(model.predict_proba(named).numpy()[known], self.classes[:len(named)][known])
+        stamp = replace(stamp, metric="calibration", settings={}, real=int(known.sum()))
+        return report.with_([Measured(ACCURACY, right.accuracy, stamp), Measured(ECE, right.error, stamp)],
+                            reliability=right.curve)
+
+    def _read(self, opened: data.Source, n: int | None) -> tuple[Records, np.ndarray]:
+        """The records of a source, at most n, chosen by a hash of their number."""
+        if self.modality == "text":
+            texts = [bytes(text).decode("utf-8", "replace") for block in data.whole(opened.blocks())
+                     for text in block.columns.get("text", ())]
+            return _pieces(texts, n or self.most, self.seed), np.zeros(0, np.int64)
+        kept: list[Records] = []
+        for block in opened.blocks():
+            kept.append(block.without(*(name for name in [opened.weight] if name)))
+            if sum(map(len, kept)) > 2 * self.most:
+                kept = [data.few(data.joined(kept), n or self.most, self.seed)]
+        return self._parsed(data.few(data.joined(kept), n or self.most, self.seed))
+
+    def _parsed(self, block: Records) -> tuple[Records, np.ndarray]:
+        """Records as the codec parses them, without their label, and their classes (N,)."""
+        if self.modality == "text":
+            return _pieces([str(text) for text in block.columns["text"]], self.most, self.seed), np.full(0, -1)
+        column = None if self.labels is None else self.labels.config.column
+        parsed = self.codec.parse(block.without(*([column] if column else [])), self.problems)
+        if not len(parsed):
+            first = f"The first problem: {self.problems[0].message}" if self.problems else ""
+            raise BadData("DATA_EMPTY", f"{block.origin}: no record can be measured.", first)
+        y = np.full(len(block), -1)
+        if self.labels is not None and column in block.columns:
+            y = self.labels.encode(block).numpy()
+        return parsed, y[data.rows_of(block, parsed)]
+
+    def _features(self, name: str) -> Features:
+        labelled = len(self.classes) > 0 and bool((self.classes >= 0).all())
+        self.name = choose(self.modality, labelled, self.n) if name == "auto" else name
+        kind: type[Features] = FEATURES.load(self.name)
+        return kind().fit(self.records, self.classes if labelled else None, self.seed)
+
+
+def codec_of(source: data.Source) -> Codec:
+    """The codec of its records with its own settings, fitted to them."""
+    kind = CODECS.load(source.modality)
+    return kind(build(kind.Config, {}, source.modality)).fit(source.features())
+
+
+def _has(source: Any, labels: Label) -> bool:
+    """Whether an opened source has the column of classes."""
+    return labels.config.column in data.open_source(source).columns
+
+
+def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The measures of the shelf that look at features or at such records. Raises Incompatible SHELF_UNKNOWN, METRIC_SHAPE."""
+    def fits(name: str) -> bool:
+        kind = METRICS.load(name)
+        return (kind.sees == "features" and (not kind.modalities or modality in kind.modalities)) or kind.sees == modality
+    for name in asked or ():
+        if not fits(name):
+            raise Incompatible("METRIC_SHAPE", f"Measure '{printable(name)}' is not of {modality} records.",
+                               "See: verossim list metrics.")
+    return tuple(asked) if asked is not None else tuple(name for name in METRICS.names() if fits(name))
+
+
+def _pieces(texts: Sequence[str], n: int, seed: int) -> Records:
+    """At most n pieces of PIECE characters that texts are cut into; what is left over of a text is a piece where it is all of
+    it, or half as long. Raises BadData DATA_EMPTY."""
+    pieces = [piece for text in texts for first in range(0, len(text), PIECE)
+              if (piece := text[first:first + PIECE]).strip() and (len(text) <= PIECE or 2 * len(piece) >= PIECE)]
+    if not pieces:
+        raise BadData("DATA_EMPTY", "There is no text to measure: all are empty.", "Give or write longer ones.")
+    return data.few(Records({"text": pieces}, "texts"), n, seed)

@@ -1,0 +1,194 @@
+"""evaluate, compare, audit and tour as people use them: on tables, pictures and texts, on models and on samples."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import verossim
+from verossim.errors import BadData, Incompatible
+from verossim.metrics import measure
+from verossim.model.reference import Reference
+from verossim.uses.tour import tour
+
+
+def clouds(n: int, seed: int, apart: float = 6.0) -> pa.Table:
+    """Records of two classes, a normal cloud each."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    x = rng.normal(size=(n, 3)) + apart * y[:, None]
+    return pa.table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "kind": np.where(y, "high", "low")})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Tables to learn from and to hold against, a good model of them, and one that knows nothing of classes b and c."""
+    import pyarrow.csv as csv
+    place = tmp_path_factory.mktemp("evaluating")
+    for name, seed in (("train", 1), ("test", 2)):
+        csv.write_csv(clouds(400, seed), place / f"{name}.csv")
+    verossim.fit(str(place / "train.csv"), label="kind", components=1).save(place / "good")
+    csv.write_csv(clouds(400, 3, apart=1.0), place / "poor.csv")
+    return place
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory) -> list[str]:
+    from verossim.demo import write_data
+    place = tmp_path_factory.mktemp("lines")
+    write_data(place)
+    return [line for line in (place / "book.txt").read_text().splitlines() if len(line) > 20]
+
+
+def test_a_good_model_is_near_the_floor_and_another_is_not(asked, place):
+    good = asked("evaluate", place / "good", place / "test.csv")
+    poor = asked("evaluate", place / "poor.csv", place / "test.csv", "--label", "kind")
+    value = {name: {m["name"]: m for m in told["measured"]} for name, told in (("good", good), ("poor", poor))}
+    assert value["good"]["two_sample"]["p_value"] > 0.001 > value["poor"]["two_sample"]["p_value"]
+    assert value["good"]["frechet_infinity"]["value"] < 0.2 < 1 < value["poor"]["frechet_infinity"]["value"]
+    assert value["good"]["accuracy"]["value"] > 0.99 and value["good"]["bits"]["unit"] == "exact bits/dim"
+    assert "bits" not in value["poor"]  # samples say nothing of how probable records are
+
+
+def test_bits_are_those_of_log_prob(place):
+    model = verossim.Model.load(place / "good")
+    report = model.evaluate(str(place / "test.csv"), metrics=())
+    assert report["bits"].value == pytest.approx(float(model.log_prob(str(place / "test.csv")).bits.mean()), abs=1e-9)
+    assert report["bits"].interval.low < report["bits"].value < report["bits"].interval.high
+
+
+def test_two_runs_give_the_same_bytes_and_a_page_that_asks_for_nothing(say, place, tmp_path):
+    for name in ("one.html", "two.html"):
+        status, _, err = say("evaluate", place / "good", place / "test.csv", "-n", "200", "-o", tmp_path / name)
+        assert status == 0, err
+    page = (tmp_path / "one.html").read_text()
+    assert page == (tmp_path / "two.html").read_text() and "frechet" in page
+    assert "<script" not in page and 'src="http' not in page and (tmp_path / "one.html.provenance.json").exists()
+
+
+def test_compare_says_what_is_surely_better(asked, place):
+    told = asked("compare", place / "good", place / "poor.csv", "--reference", place / "test.csv", "--label", "kind")
+    assert told["surely"]["frechet_infinity"].startswith(str(place / "good"))
+    assert [report["about"]["name"] for report in told["reports"]] == [str(place / "good"), str(place / "poor.csv")]
+
+
+def test_numbers_that_were_not_measured_alike_refuse_to_be_compared():
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(2, 100, 3))
+    one, *_ = measure("frechet", real, made)
+    for other, word in ((measure("frechet", real, made[:90]), "made is 100 and 90"),
+                        (measure("frechet", made, made), "reference"),
+                        (measure("frechet", real, made, features="other"), "features is 'given' and 'other'"),
+                        (measure("frechet", real, made, seed=1), "seed is 0 and 1")):
+        with pytest.raises(Incompatible, match=word) as error:
+            one.better_than(other[0])
+        assert error.value.code == "PROTOCOL"
+    assert one.better_than(measure("frechet", real, made + 9)[0]) is True
+
+
+def test_an_audit_finds_a_model_that_gives_back_what_it_learned_from(asked, place, tmp_path):
+    calm = asked("audit", place / "good", "--train", place / "train.csv", "--held-out", place / "test.csv")
+    assert not calm["flagged"] and calm["copying"]["exact"] == 0
+    again = asked("audit", place / "good", "--train", place / "train.csv")  # it held some of them out itself
+    assert 16 <= again["held_out"] <= 64 and again["train"] + again["held_out"] == 400
+    model = verossim.fit(str(place / "train.csv"), components=180, covariance="spherical", prior=1e-6, starts=1, held_out=0.0)
+    model.save(tmp_path / "copier")
+    copier = asked("audit", tmp_path / "copier", "--train", place / "train.csv", "--held-out", place / "test.csv",
+                   "-o", tmp_path / "audit.html")
+    assert copier["flagged"] and (tmp_path / "audit.html").exists()
+
+
+def test_a_model_that_held_nothing_out_needs_other_records_for_its_audit(place):
+    model = verossim.fit(str(place / "train.csv"), components=1, held_out=0.0)
+    with pytest.raises(BadData) as error:
+        model.audit(str(place / "train.csv"))
+    assert error.value.code == "AUDIT_HELD_OUT" and "--held-out" in error.value.hint
+
+
+def test_pictures_of_another_size_and_without_classes_are_measured(tmp_path):
+    rng = np.random.default_rng(0)
+    def folder(name, side, n=60):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            level = rng.uniform(60, 190)
+            pixels = np.clip(rng.normal(level, 20, (side, side)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:03d}.png")
+        return str(tmp_path / name)
+    reference = Reference(folder("real", 8))
+    report = reference.judge(folder("made", 12)).report
+    assert "principal" in report.about["features"] and report["coverage"].value > 0.5
+    dark = reference.judge([Image.new("L", (8, 8), 0)] * 60).report
+    assert dark["frechet_infinity"].value > report["frechet_infinity"].value and dark["coverage"].value < 0.1
+
+
+@pytest.mark.parametrize(("more", "code"), [
+    (["-n", "5000"], "METRIC_FEW"), (["-n", "1"], "SETTING_RANGE"), (["--metric", "frechte"], "SHELF_UNKNOWN"),
+    (["--metric", "diversity"], "METRIC_SHAPE"), (["--features", "pixels"], "FEATURES_MODALITY"),
+    (["--features", "pixles"], "SHELF_UNKNOWN"),
+    (["-o", "page.pdf"], "USAGE"), (["--set", "stpes=3"], "CONFIG_KEY")])
+def test_what_cannot_be_measured_is_refused_by_name(say, place, more, code, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = say("evaluate", place / "good", place / "test.csv", *more)
+    assert status not in (0, 1) and f"error {code}" in err and "Traceback" not in err, err
+
+
+def test_one_record_constant_columns_and_other_kinds_of_data_are_told(say, place, tmp_path):
+    (tmp_path / "one.csv").write_text("a,b,c,kind\n1,2,3,low\n")
+    status, _, err = say("evaluate", place / "good", tmp_path / "one.csv")
+    assert status == 0 or ("Traceback" not in err and "error" in err), err
+    (tmp_path / "same.csv").write_text("a,b,c,kind\n" + "1,2,3,low\n" * 50)
+    status, _, err = say("evaluate", place / "good", tmp_path / "same.csv")
+    assert "Traceback" not in err and "INTERNAL" not in err, err
+    (tmp_path / "book.txt").write_text("Once upon a time. " * 50)
+    status, _, err = say("evaluate", place / "good", tmp_path / "book.txt")
+    assert status in (65, 66) and "Traceback" not in err and "INTERNAL" not in err, err
+
+
+def test_a_tour_learns_what_fits_and_measures_baselines_beside(say, place, tmp_path):
+    import pyarrow.csv as csv
+    csv.write_csv(clouds(240, 5), tmp_path / "some.csv")
+    status, out, err = say("tour", tmp_path / "some.csv", "-o", tmp_path / "tour", "--label", "kind", "--families", "gmm",
+                           "--budget", "20s", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    rows = {row["name"]: row for row in told["rows"]}
+    assert list(rows) == ["real records", "copies", "noise", "one Gaussian", "gmm"]
+    by = {name: {m["name"]: m["value"] for m in row["measured"]} for name, row in rows.items()}
+    assert by["noise"]["frechet_infinity"] > by["real records"]["frechet_infinity"]
+    assert rows["copies"]["audit"]["flagged"] and not rows["gmm"]["audit"]["flagged"]
+    assert rows["gmm"]["utility"]["value"] > 0.95 and by["gmm"]["bits"] < 3
+    assert rows["gmm"]["cost"]["fit_seconds"] > 0 and rows["gmm"]["cost"]["watt_hours"] > 0
+    page = (tmp_path / "tour/report.html").read_text()
+    assert "one Gaussian" in page and "<script" not in page
+    assert verossim.Model.load(tmp_path / "tour/models/gmm").classes == ["high", "low"]
+
+
+def test_a_tour_of_texts_has_the_families_of_texts_only_and_tells_what_the_budget_is_too_small_for(lines, tmp_path):
+    found = tour(lines, folder=tmp_path / "tour", budget=0.5)
+    rows = {row.name: row for row in found.rows}
+    assert list(rows) == ["real records", "copies", "noise", "autoregressive"]
+    assert rows["noise"].report["mauve"].value < rows["real records"].report["mauve"].value
+    assert "PLAN_BUDGET" in rows["autoregressive"].failed
+
+
+def test_a_model_of_texts_is_measured_in_bits_a_byte_and_by_what_it_writes(lines):
+    model = verossim.fit(lines, family="autoregressive", samples=1280, context=64, width=32, batch=32)
+    report = model.evaluate(lines[:60], metrics=["mauve", "diversity"])
+    assert 1 < report["bits"].value < 8 and 0 < report["mauve"].value <= 1 and report["self_bleu"].value < 1
+
+
+@pytest.mark.parametrize(("more", "code"), [
+    (["--families", "gnn"], "SHELF_UNKNOWN"), (["--families", "autoregressive"], "SPACE"), (["--families", ","], "USAGE"),
+    (["--budget", "soon"], "SETTING_RANGE")])
+def test_tours_that_cannot_be_are_refused_before_any_work(say, place, tmp_path, more, code):
+    status, _, err = say("tour", place / "train.csv", "-o", tmp_path / "tour", *more)
+    assert status not in (0, 1) and f"error {code}" in err and "Traceback" not in err, err
+    assert not (tmp_path / "tour").exists()
+
+
+def test_too_few_records_for_a_tour_are_told(say, tmp_path):
+    (tmp_path / "few.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(12)))
+    status, _, err = say("tour", tmp_path / "few.csv", "-o", tmp_path / "tour")
+    assert status == 65 and "DATA_TOO_FEW" in err, err
