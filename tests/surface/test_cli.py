@@ -35,7 +35,7 @@ FLAGS = {
     "translate": "--beam --json --seed --set --trace",
     "import": "--json --output --trace -o",
     "export": "--base --format --json --output --trace -o",
-    "evaluate": "--features --json --label --metric --output --overwrite --seed --set --trace -n -o",
+    "evaluate": "--features --json --label --metric --output --overwrite --seed --set --trace --unusual -n -o",
     "compare": "--features --json --label --metric --reference --seed --trace -n",
     "audit": "--held-out --json --output --overwrite --seed --trace --train -n -o",
     "tour": "--budget --families --json --label --output --overwrite --restart --seed --trace -o",

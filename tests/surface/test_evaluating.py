@@ -59,6 +59,19 @@ def test_bits_are_those_of_log_prob(place):
     assert report["bits"].interval.low < report["bits"].value < report["bits"].interval.high
 
 
+def test_unusual_records_are_told_by_their_probability(asked, place, tmp_path):
+    import pyarrow.csv as csv
+    csv.write_csv(clouds(100, 4, apart=20.0), tmp_path / "far.csv")
+    told = asked("evaluate", place / "good", place / "test.csv", "--metric", "frechet", "--unusual", tmp_path / "far.csv")
+    found = {m["name"]: m for m in told["measured"]}
+    assert 0.7 < found["anomaly_auc"]["value"] < 0.8  # all of the class that is elsewhere; of the other what chance gives
+
+
+def test_probabilities_of_a_model_add_up_to_one(asked, place):
+    told = asked("log-prob", place / "good", place / "test.csv", "--check")
+    assert told["normalisation"]["verdict"] == "consistent with 1" and told["check"] is None
+
+
 def test_two_runs_give_the_same_bytes_and_a_page_that_asks_for_nothing(say, place, tmp_path):
     for name in ("one.html", "two.html"):
         status, _, err = say("evaluate", place / "good", place / "test.csv", "-n", "200", "-o", tmp_path / name)

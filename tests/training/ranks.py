@@ -19,6 +19,6 @@ def spawned(worker: str, *arguments: Any, ranks: int = 2) -> list[Any]:
               "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), *(p for p in sys.path if p)])}
     running = [subprocess.Popen([sys.executable, "-c", worker, *map(str, arguments)], env={**common, "RANK": str(rank)},
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(ranks)]
-    ended = [process.communicate(timeout=60) for process in running]
+    ended = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0] * ranks, "\n".join(error for _, error in ended)
     return [json.loads(out) for out, _ in ended]

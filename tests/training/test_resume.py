@@ -216,52 +216,65 @@ from verossim.families.gan import GAN
 from verossim.spaces import Batch, Discrete
 from verossim.training import Checkpoints, Engine, InMemory, train
 torch.set_num_threads(1)
-engine, data, seen = Engine.start(), numbers(96), []
-torch.manual_seed(0)
-kinds = {"gan": GAN, "tiny": Denoiser}
-kind = kinds.get(sys.argv[3].partition(" ")[0], Diffusion)
-if sys.argv[3] == "texts":
-    made = Autoregressive(Autoregressive.Config(width=8, blocks=2), Discrete(shape=(6,), vocabulary=5, pad=4, start=3))
-    x = torch.randint(3, (96, 6), generator=torch.Generator().manual_seed(3))
-    x[:, 0], x[::2, 4:] = ~3, 4  # records of two lengths, so that ranks have tokens in different numbers
-    data = InMemory(Batch(x, None, (x >= 0).sum(dim=1) - 2.0 * (x[:, 5] == 4), torch.arange(96)))
-else:
-    made = Denoiser(Denoiser.Config()) if kind is Denoiser else kind(kind.Config(width=8, depth=1), SPACE)
-made.examined = 2 if kind is GAN else 0
-loss = made.loss
-def noted(batch, turn):
-    begins = turn.name == made.turns[0].name
-    seen.extend(batch.index.tolist() if begins else [])
-    if begins and engine.first and len(seen) * engine.ranks == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGTERM)
-    return loss(batch, turn)
-made.loss = noted
-published, config = [], settled(samples=192, batch=16, sharded="sharded" in sys.argv[3])
-course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), config,
-               data=data, seed=3, engine=engine, checkpoints=Checkpoints(sys.argv[1]), publish=published.append,
-               show=lambda samples: None)
-assert all(state.keys() == made.state_dict().keys() for state in published) and bool(published) == engine.first
-if engine.first:
-    assert all(torch.equal(value, published[-1][name]) for name, value in made.state_dict().items())
-weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
-if engine.ranks > 1:
-    torch.distributed.barrier()  # none leaves while another still speaks to it
+engine = Engine.start()
+
+def run(name, folder, stop):
+    data, seen = numbers(96), []
+    torch.manual_seed(0)
+    kind = {"gan": GAN, "tiny": Denoiser}.get(name, Diffusion)
+    if name == "texts":
+        made = Autoregressive(Autoregressive.Config(width=8, blocks=2), Discrete(shape=(6,), vocabulary=5, pad=4, start=3))
+        x = torch.randint(3, (96, 6), generator=torch.Generator().manual_seed(3))
+        x[:, 0], x[::2, 4:] = ~3, 4  # records of two lengths, so that ranks have tokens in different numbers
+        data = InMemory(Batch(x, None, (x >= 0).sum(dim=1) - 2.0 * (x[:, 5] == 4), torch.arange(96)))
+    else:
+        made = Denoiser(Denoiser.Config()) if kind is Denoiser else kind(kind.Config(width=8, depth=1), SPACE)
+    made.examined = 2 if kind is GAN else 0
+    loss = made.loss
+    def noted(batch, turn):
+        begins = turn.name == made.turns[0].name
+        seen.extend(batch.index.tolist() if begins else [])
+        if begins and engine.first and len(seen) * engine.ranks == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(batch, turn)
+    made.loss = noted
+    published, config = [], settled(samples=192, batch=16, sharded=name == "sharded")
+    course = train(made, lambda samples: Loader(data, 16, 3, samples, engine.rank, engine.ranks), config,
+                   data=data, seed=3, engine=engine, checkpoints=Checkpoints(folder), publish=published.append,
+                   show=lambda samples: None)
+    assert all(state.keys() == made.state_dict().keys() for state in published) and bool(published) == engine.first
+    if engine.first:
+        assert all(torch.equal(value, published[-1][name]) for name, value in made.state_dict().items())
+    weights = torch.cat([p.detach().flatten() for p in made.parameters()]).tolist()
+    if engine.ranks > 1:
+        torch.distributed.barrier()  # none goes on while another still speaks to it
+    return {"seen": seen, "samples": course.samples, "weights": weights, "stopped": course.interrupted}
+
+found = {name: run(name, os.path.join(sys.argv[1], name), int(sys.argv[2])) for name in sys.argv[3].split(",")}
 engine.close()
-sys.stdout.write(json.dumps({"seen": seen, "samples": course.samples, "weights": weights, "stopped": course.interrupted}))
+sys.stdout.write(json.dumps(found))
 """
+KINDS = ("tiny", "diffusion", "sharded", "gan", "texts")
 
 
-@pytest.mark.parametrize("kind", ["tiny", "diffusion", "sharded", "gan", "texts"])
-def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path, kind):
-    stages = [spawned(RANKED, tmp_path / "run", stop, kind, ranks=ranks) for ranks, stop in ((2, 48), (1, 64), (2, 10_000))]
-    assert [stage[0]["samples"] for stage in stages] == [48, 112, 192]
-    assert [[rank["stopped"] for rank in stage] for stage in stages] == [[15, 15], [15], [None, None]]  # rank 0 alone was asked
-    seen = [index for stage in stages for step in range(len(stage[0]["seen"]) * len(stage) // 16)
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory) -> list[list[dict]]:
+    """Every kind on two ranks, one, and two, each time stopped but for the last; then on one rank from first to last."""
+    run, whole = tmp_path_factory.mktemp("stages"), tmp_path_factory.mktemp("whole")
+    parts = [(run, 2, 48), (run, 1, 64), (run, 2, 10_000), (whole, 1, 10_000)]
+    return [spawned(RANKED, folder, stop, ",".join(KINDS), ranks=ranks) for folder, ranks, stop in parts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(stages, kind):
+    *parts, (whole,) = [[rank[kind] for rank in stage] for stage in stages]
+    assert [stage[0]["samples"] for stage in parts] == [48, 112, 192]
+    assert [[rank["stopped"] for rank in stage] for stage in parts] == [[15, 15], [15], [None, None]]  # rank 0 alone was asked
+    seen = [index for stage in parts for step in range(len(stage[0]["seen"]) * len(stage) // 16)
             for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
     assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:]
-    whole, = spawned(RANKED, tmp_path / "whole", 10_000, kind, ranks=1)
     assert seen == whole["seen"]
-    assert torch.allclose(torch.tensor(stages[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
+    assert torch.allclose(torch.tensor(parts[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
 
 
 PAIRED = """

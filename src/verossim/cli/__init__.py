@@ -106,7 +106,7 @@ def log_prob(
     output: Annotated[str | None, typer.Option("--output", "-o", help="A .csv or .parquet file of the scores.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="Score given this class, as label=VALUE.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Which: flow, bound, iwae, elbo, ais; or all.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Bound an estimate on records that the model makes (gan).")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Whether probabilities sum to one; bounds (gan).")] = False,
     outliers: Annotated[int, typer.Option("--outliers", help="How many of the least probable to show.", min=0)] = 10,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token of texts by how much it surprises.")] = False,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,

@@ -29,18 +29,19 @@ PAIRS = 12
 
 
 def evaluate(voice: Voice, path: str, source: str, metrics: list[str] | None, features: str, n: int | None, label: str | None,
-             seed: int, output: str | None, overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
+             seed: int, unusual: str | None, output: str | None, overwrite: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """Every measure of a model, or of a folder or file of samples, against DATA; as a page to `output`."""
     if not first_rank():
         return {}
     place = _page(output, overwrite)
     model = Model.load(path) if store.is_model(path) else None
-    if model is None and settings:
-        raise BadConfig("USAGE", f"{printable(path)} holds samples, and these are not made anew.", "Leave --set out.")
+    if model is None and (settings or unusual):
+        raise BadConfig("USAGE", f"{printable(path)} holds samples, not a model.", "Leave --set and --unusual out.")
     voice.note("reading the reference ...", "dim")
     reference = _reference(model, source, metrics, features, n, label, seed)
     voice.note(f"measuring by {reference.name} features of {reference.n:,} records ...", "dim")
-    judged = reference.judge(model if model is not None else path, name=path, n=n, seed=seed, **settings)
+    judged = reference.judge(model if model is not None else path, name=path, n=n, seed=seed, unusual=unusual,
+                             **settings)
     _tell(voice, reference, [judged.report])
     if place is not None:
         with release_file(place, _origin("evaluate", path, model, seed, against=source, **settings), overwrite) as file:

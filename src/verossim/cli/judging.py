@@ -6,13 +6,15 @@ Scores are written as they come; what stays in memory is a number a record and t
 import heapq
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from ..errors import BadConfig, BadData, printable
+from ..errors import BadConfig, BadData, NoLikelihood, printable
 from ..model import Model
+from ..model.checking import normalised
 from ..safety import Provenance, release_file
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank, told
@@ -27,13 +29,15 @@ CLASSES = 20  # of a confusion table at most
 def log_prob(voice: Voice, path: str, source: str, output: str | None, condition: str | None, method: str | None,
              outliers: int, overwrite: bool, check: bool = False) -> dict[str, Any]:
     """Nats and bits of each record, their mean, and the least probable records, least probable first; by one of the family's
-    methods, or by all of them, the first of which is written. check: also bounds on records that the model makes itself."""
+    methods, or by all of them, the first of which is written. check: also whether all probabilities add up to one, and where a
+    family has them bounds on records that the model makes itself."""
     if not first_rank():
         return {}
     model = Model.load(path)
     wanted = class_of(model, condition)
     methods = list(model.family.methods) if method == "all" and model.family.methods else [method]
-    checked = model.sandwich() if check else None
+    total = normalised(model) if check else None
+    checked = _bounds(model) if check else None
     told_of = []
     for number, way in enumerate(methods):
         scores = _Scores(outliers)
@@ -51,12 +55,25 @@ def log_prob(voice: Voice, path: str, source: str, output: str | None, condition
                                                              for name in names))
     least = ("record", "log_prob", "bits")
     voice.table("Least probable", least, ([outlier[name] for name in least] for outlier in document["outliers"]))
+    if total is not None:
+        voice.say(f"Over all records there could be: {total.words}.")
     if checked is not None:
         voice.say(f"On records that the model made itself the estimate is {told(checked['lower'])} nats on average, and at "
                   f"most {told(checked['upper'])} is true: it may be {told(checked['gap'])} nats too low.")
     _saved(voice, output)
     return {**document, "output": output, "problems": [vars(problem) for problem in model.problems], "check": checked,
+            "normalisation": total and {**asdict(total), "words": total.words},
             **({"methods": told_of} if len(told_of) > 1 else {})}
+
+
+def _bounds(model: Model) -> dict[str, float] | None:
+    """Bounds from both sides, of families that have them."""
+    try:
+        return model.sandwich()
+    except NoLikelihood as error:
+        if error.code != "NO_CHECK":
+            raise
+        return None
 
 
 class _Scores:

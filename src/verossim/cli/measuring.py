@@ -18,6 +18,7 @@ COUNT = Annotated[int | None, typer.Option("-n", help="Records of each side; all
 def evaluate(
     model: Annotated[str, typer.Argument(help="Saved model, or samples: anything that holds records.", metavar="MODEL")],
     source: DATA, metrics: METRICS = None, features: FEATURES = "auto", n: COUNT = None, label: LABEL = None, seed: SEED = 0,
+    unusual: Annotated[str | None, typer.Option("--unusual", metavar="DATA", help="Records that it should find odd.")] = None,
     output: PAGE = None, settings: SETTINGS = None, overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Hold what a model makes against records that it has not seen, by every measure that fits."""
@@ -25,7 +26,7 @@ def evaluate(
         from .arguments import assignments
         from .evaluating import evaluate
         sampling = assignments(settings)
-        voice.answer(evaluate(voice, model, source, metrics, features, n, label, seed, output, overwrite, sampling))
+        voice.answer(evaluate(voice, model, source, metrics, features, n, label, seed, unusual, output, overwrite, sampling))
 
 
 def compare(

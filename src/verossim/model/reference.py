@@ -18,7 +18,7 @@ from ..config import build
 from ..errors import BadConfig, BadData, Incompatible, NoLikelihood, printable
 from ..features import Features, choose
 from ..metrics import Measured, Quantity, Report, Sample, Stamp, measure
-from ..scores import calibration, likelihood
+from ..scores import anomaly, calibration, likelihood
 from ..shelves import CODECS, FEATURES, METRICS
 from ..spaces import Problem, Records
 from .verbs import Model
@@ -33,6 +33,8 @@ NAMED = {"exact": 10_000, "bound": 500, "estimate": 8}  # and whose classes are,
 
 BITS = Quantity("bits", "lower", "Bits per dimension that the model needs for records it has not seen; for texts per byte.",
                 "Whether samples look right: a model may be probable and blurred.", "bits/dim")
+UNUSUAL = Quantity("anomaly_auc", "higher", "How well the model tells unusual records from usual ones by their probability.",
+                   "Unusual records that are simpler than usual ones: these may be more probable.")
 ACCURACY = Quantity("accuracy", "higher", "Share of records whose class the model finds by Bayes' rule from p(x | y) p(y).",
                     "Classes that are rare; how sure it is.")
 ECE = Quantity("calibration_error", "lower", "How far the probability of a class is from how often it is the class.",
@@ -81,12 +83,13 @@ class Reference:
         self.problems = [*opened.problems, *self.problems]
 
     def judge(self, subject: Any, *, name: str = "", n: int | None = None, seed: int = 0, made: Records | None = None,
-              **sampling: Any) -> Judgement:
+              unusual: Any = None, **sampling: Any) -> Judgement:
         """Every measure of a Model, or of samples in anything that `open_source` opens.
 
         n : records that a model makes; as many as the reference has where None. made : what it has made, where that is there
-        already. sampling : settings of the model's sampling. Raises what measures raise where they were asked for by name;
-        else what cannot be measured is left out, with a warning.
+        already. unusual : records that the model should find less probable than the reference. sampling : settings of the
+        model's sampling. Raises what measures raise where they were asked for by name; else what cannot be measured is left
+        out, with a warning.
         """
         model = subject if isinstance(subject, Model) else None
         if model is not None and made is None:
@@ -105,7 +108,7 @@ class Reference:
                 if self.asked:
                     raise
                 report = report.with_(warnings=[f"'{metric}' was left out: {error.message}"])
-        return Judgement(report if model is None else self._probable(model, report), made_sample)
+        return Judgement(report if model is None else self._probable(model, report, unusual), made_sample)
 
     def hold(self, source: Any, n: int | None = None) -> Sample:
         """Records of anything that `open_source` opens, at most n, as the reference's are, with their classes."""
@@ -121,7 +124,7 @@ class Reference:
         return data.joined([model.draw(min(DRAWN, n - first), seed=seed, first=first, **sampling)
                             for first in range(0, n, DRAWN)])
 
-    def _probable(self, model: Model, report: Report) -> Report:
+    def _probable(self, model: Model, report: Report, unusual: Any) -> Report:
         """The report with bits per dimension of the reference, and with how well its classes are found."""
         some = self.records.take(range(min(SCORED[model.likelihood_kind], self.n)))
         try:
@@ -133,6 +136,11 @@ class Reference:
                       real=len(found.log_prob), seed=self.seed)
         report = report.with_([Measured(replace(BITS, unit=f"{found.kind} bits/dim"), summary.bits, stamp)],
                               kind=found.kind, bits_error_of_estimate=summary.estimate_error)
+        if unusual is not None:
+            other = model.log_prob(self.hold(unusual, SCORED[model.likelihood_kind]).records)
+            told = anomaly.summary(found.log_prob.double().numpy(), other.log_prob.double().numpy())
+            stamped = replace(stamp, metric="anomaly", made=told.unusual)
+            report = report.with_([Measured(UNUSUAL, told.auc, stamped, told.notes)])
         if len(some) < self.n:
             report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records: each costs many evaluations"])
         if model.label is None or self.labels is None:

@@ -20,7 +20,7 @@ from ..config import build, plain
 from ..errors import BadConfig, BadData, CorruptStore, Incompatible, NoLikelihood
 from ..families import Family
 from ..seeds import Noise, check_seed
-from ..spaces import Likelihood, Problem, Records, space_plain
+from ..spaces import Kind, Likelihood, Problem, Records, space_plain
 from .storing import codec_from, codec_plain, codec_tensors, family_plain, stored_family
 from .texts import Written, search, write
 
@@ -265,9 +265,10 @@ class Model:
         return data.to_people(self.moved(direction, strengths, source, n, condition, seed), self.card.get("frame", "arrow"))
 
     @property
-    def likelihood_kind(self) -> str:
+    def likelihood_kind(self) -> Kind:
         """ "exact", "bound" or "estimate": what log_prob gives where no method is asked for."""
-        return self.family.likelihood if self.family.likelihood in ("exact", "bound") else "estimate"
+        kind = self.family.likelihood
+        return "estimate" if kind == "none" else kind
 
     def evaluate(self, source: Any, metrics: Sequence[str] | None = None, features: str = "auto", n: int | None = None,
                  seed: int = 0, **sampling: Any) -> "Report":

@@ -1,0 +1,32 @@
+"""Do a model's numbers come from a distribution? Its log_prob over its own space, summed, integrated or sampled."""
+
+import torch
+from torch import Tensor
+
+from ..errors import NoLikelihood
+from ..scores.normalisation import Normalisation, check
+from ..seeds import Noise, check_seed
+from ..spaces import Likelihood
+from .verbs import Model
+
+__all__ = ["normalised"]
+
+DRAWN = {"exact": 20_000, "bound": 4_000, "estimate": 200}  # points of importance sampling, by what one costs
+EXAMPLES = 1_000
+
+
+def normalised(model: Model, seed: int = 0) -> Normalisation:
+    """Whether the probabilities of all records add up to one: see `scores.normalisation.check`. Raises NoLikelihood from
+    models over latents, Incompatible NORMALISATION_SHAPE for spaces that cannot be gone through."""
+    if model.codec.lossy:
+        raise NoLikelihood("LATENT_DENSITY", "A model over an autoencoder has no probabilities of records to add up.",
+                           "Ask the model that it was fitted over.")
+
+    def log_prob(x: Tensor) -> Likelihood:
+        with torch.inference_mode():
+            return model.family.log_prob(x.to(model.family.device), None, Noise(seed, len(x)))
+    noise = Noise(check_seed(seed), EXAMPLES)
+    with torch.inference_mode():
+        examples = model.family.sample(noise, model._condition(None, noise)).cpu()
+    kind = model.likelihood_kind
+    return check(log_prob, model.codec.space, examples, kind=kind, draws=DRAWN[kind], seed=seed)
