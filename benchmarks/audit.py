@@ -1,6 +1,6 @@
 """The audit: is it calm on models that never saw the records, does it find what copies, and how long does it take?
 
-    python benchmarks/audit.py                      # about 15 minutes on two idle cores
+    python benchmarks/audit.py                      # about 10 minutes on two idle cores
     python benchmarks/audit.py --parts speed
 
 calm: 400 draws of training, held-out and made records (and of a log_prob) of one known distribution; how many are called, of

@@ -231,6 +231,16 @@ def test_intervals_of_coverage_cover_what_more_records_give():
     assert (hits / 120 >= 0.89).all(), hits / 120    # 95 %, within three standard errors
 
 
+def test_the_design_effect_is_that_of_the_coverage_also_where_it_looks_at_some_records_only(monkeypatch):
+    monkeypatch.setattr(coverage, "SEVERAL", 100)
+    g = np.random.default_rng(0)
+    made = g.normal(size=(400, 2)) * 1.2
+    shares = np.array([inside(g.normal(size=(400, 2)), made).covered.mean() for _ in range(150)])
+    effect = shares.var(ddof=1) / (shares.mean() * (1 - shares.mean()) / 400)
+    found = np.mean([coverage.design_effect(g.normal(size=(400, 2)), made, 5, g) for _ in range(30)])
+    assert found == pytest.approx(effect, rel=0.35)    # three standard errors of a variance of 150
+
+
 # ---- all of them -------------------------------------------------------------------------------------------------------
 
 def test_two_halves_of_one_set_are_at_the_floor():
@@ -279,6 +289,19 @@ def test_what_cannot_be_measured_is_an_error_of_the_house(name):
         measure(name, x, np.where(np.arange(60)[:, None] == 7, np.nan, x))
     with pytest.raises(Incompatible):
         measure(name, x, x[:, :4])
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_is_no_array_of_numbers_is_an_error_of_the_house(name):
+    x = normals(60, 5, 0)
+    for none in (np.zeros((0, 5)), np.zeros(0), np.array(3.0)):
+        with pytest.raises(BadData) as few:
+            measure(name, x, none)
+        assert few.value.code == "METRIC_FEW"
+    for odd in (x.astype(str), x.astype(object), x + 1j, x[:, :0]):
+        with pytest.raises(Incompatible, match="compares numbers") as unfit:
+            measure(name, x, odd)
+        assert unfit.value.code == "METRIC_SHAPE"
 
 
 def test_bad_settings_and_bare_functions_are_errors_of_the_house():

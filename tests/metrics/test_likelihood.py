@@ -228,6 +228,38 @@ def test_an_estimate_is_freed_of_the_bias_of_its_exponential():
     assert found.verdict == "consistent with 1", found.words
 
 
+@pytest.mark.parametrize("stderr", [0.02, 0.2])
+def test_an_estimate_of_every_point_is_no_more_certain_than_its_errors(stderr):
+    log_p, g = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log(), torch.Generator().manual_seed(0)
+
+    def noisy(x: Tensor, more: float = 0.0) -> Likelihood:
+        errors = torch.full((len(x),), stderr, dtype=torch.float64)
+        return Likelihood(log_p[x].sum(dim=1) + more + errors * torch.randn(len(x), generator=g, dtype=torch.float64),
+                          "estimate", 4, errors)
+    space = Discrete(shape=(4,), vocabulary=3)
+    for _ in range(20):
+        found = normalisation.check(noisy, space)
+        assert (found.verdict, found.method) == ("consistent with 1", "enumeration"), found.words
+    assert normalisation.check(lambda x: noisy(x, 0.5), space).verdict == "not a distribution"
+
+
+@pytest.mark.parametrize("D", [1, 2])
+def test_a_spike_between_the_nodes_of_a_quadrature_is_not_missed(D):
+    spread, part, normal = torch.tensor([1.0, 0.003]), torch.tensor([0.9, 0.1]), torch.distributions.Normal
+    middle = torch.tensor([0.0, 0.37])
+
+    def log_prob(x: Tensor) -> Tensor:
+        return (part.log() + normal(middle, spread).log_prob(x[:, :, None]).sum(dim=1)).logsumexp(dim=1)
+    chosen = torch.multinomial(part, 2000, True, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2000, D, generator=torch.Generator().manual_seed(1))
+    examples = middle[chosen][:, None] + spread[chosen][:, None] * noise
+    space = Continuous(shape=(D,), axes=("feature",))
+    found = normalisation.check(log_prob, space, examples)
+    assert found.verdict == "consistent with 1", found.words
+    less = normalisation.check(lambda x: log_prob(x) - 0.3, space, examples)
+    assert less.verdict == "not a distribution", less.words
+
+
 def test_a_fitted_model_of_flowers_sums_to_one():
     from sklearn.datasets import load_iris
     model = verossim.fit(load_iris(as_frame=True).frame, family="gmm", components=3)

@@ -307,6 +307,8 @@ BROKEN = np.where(np.arange(400)[:, None] == 3, np.nan, T)
     ((BROKEN, H, G), {}, BadData, "AUDIT_NONFINITE", "training record 4"),
     ((T, H, G[:0]), {}, BadData, "AUDIT_EMPTY", "no made records"),
     ((T, H, G), {"scores": (np.zeros(400), np.zeros(3))}, Incompatible, "AUDIT_SHAPE", "3 log_prob of 400 held-out"),
+    ((T, H, G), {"scores": (T[:2, 0], H[:2, 0]), "scored": (np.array([0, 400]), np.arange(2))}, Incompatible, "AUDIT_SHAPE",
+     "training records 0 to 400 of 400"),
     ((T, H, G), {"losses": (BROKEN[:, 0], np.zeros(400))}, BadData, "AUDIT_NONFINITE", "loss of training record 4"),
     ((T, H, G), {"labels": (np.zeros(400), np.zeros(3))}, Incompatible, "AUDIT_SHAPE", "400 and 3 classes"),
     ((T, H, G), {"rate": 2.0}, BadConfig, "SETTING_RANGE", "rate"),

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 import verossim
+from verossim import data
 from verossim.errors import BadData, Incompatible
 from verossim.metrics import measure
 from verossim.model.reference import Reference
+from verossim.spaces import Records
 from verossim.uses.tour import tour
 
 
@@ -190,6 +192,26 @@ def test_a_model_of_texts_is_measured_in_bits_a_byte_and_by_what_it_writes(lines
     model = verossim.fit(lines, family="autoregressive", samples=1280, context=64, width=32, batch=32)
     report = model.evaluate(lines[:60], metrics=["mauve", "diversity"])
     assert 1 < report["bits"].value < 8 and 0 < report["mauve"].value <= 1 and report["self_bleu"].value < 1
+
+
+def test_texts_of_a_column_are_measured_and_audited_by_what_their_model_held_out(lines, tmp_path):
+    rows = "".join(json.dumps({"said": line, "kind": "ab"[i % 2]}) + "\n" for i, line in enumerate(lines))
+    (tmp_path / "lines.jsonl").write_text(rows)
+    model = verossim.fit(tmp_path / "lines.jsonl", family="autoregressive", target="said", label="kind", samples=320,
+                         context=64, width=32, batch=32, held_out=0.3)
+    assert model.evaluate(tmp_path / "lines.jsonl", metrics=(), n=50)["bits"].value > 1
+    report = model.audit(tmp_path / "lines.jsonl", n=30)
+    assert {attack.by for attack in report.membership} >= {"log_prob"}
+
+
+def test_records_of_a_long_source_are_taken_from_all_of_it_and_scored_ones_too():
+    table = pa.table({"place": np.arange(50_000.0), "kind": np.arange(50_000) // 25_000})
+    for of in (Reference(table, metrics=(), most=1000), Reference(table, metrics=(), n=1000)):
+        assert np.histogram(np.asarray(of.records.columns["place"]), 5, (0, 50_000))[0] == pytest.approx([200] * 5, abs=60)
+    chosen = data.Chosen(100, seed=3)
+    for first in range(0, 5000, 70):
+        chosen.add(Records({"row": list(range(first, min(first + 70, 5000)))}))
+    assert chosen.records().columns["row"] == data.few(Records({"row": list(range(5000))}), 100, 3).columns["row"]
 
 
 @pytest.mark.parametrize(("more", "code"), [

@@ -15,6 +15,7 @@ from ..model import Model
 from ..model.auditing import CLOSE, audited
 from ..model.reference import Judgement, Reference
 from ..pages import report as pages
+from ..pages.plots import require
 from ..safety import Provenance, release_file
 from ..safety.gate import check_vacant
 from ..shelves import FEATURES
@@ -106,10 +107,10 @@ def interval(found: Interval | None) -> str:
 
 
 def looks(records: Records | None, most: int = SHOWN) -> list[Image.Image] | list[str]:
-    """The first records as a page shows them: pictures or texts; none of tables."""
+    """Records as a page shows them, evenly from the first to the last: pictures or texts; none of tables."""
     if records is None:
         return []
-    some = records.take(range(min(most, len(records))))
+    some = records.take(np.linspace(0, len(records) - 1, min(most, len(records))).astype(int).tolist())
     if "image" in some.columns:
         return [_picture(pixels) for pixels in some.columns["image"]]
     return [str(text) for text in some.columns["text"]][:6] if "text" in some.columns else []
@@ -172,12 +173,13 @@ def _surely(reports: Sequence[Report]) -> dict[str, str]:
 
 
 def _page(output: str | None, overwrite: bool) -> Path | None:
-    """Where the page goes. Raises BadConfig USAGE, CannotWrite."""
+    """Where the page goes. Raises BadConfig USAGE, CannotWrite, MissingExtra EXTRA, before minutes are spent."""
     if output is None:
         return None
     if not output.lower().endswith((".html", ".htm")):
         raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .html.")
     check_vacant(output, overwrite, file=True)
+    require()
     return Path(output)
 
 

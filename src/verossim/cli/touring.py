@@ -12,7 +12,9 @@ from ..model.auditing import CLOSE
 from ..pages import report as page
 from ..pages.advice import advise
 from ..pages.cells import Cell, Column, Noted, plainly
+from ..pages.plots import require
 from ..safety import Provenance, release_file
+from ..safety.gate import check_vacant
 from ..shelves import FEATURES
 from ..training import Journal
 from ..training.forecast import seconds_of
@@ -43,6 +45,8 @@ def tour(voice: Voice, source: str, output: str, families: str | None, budget: s
     asked = None if families is None else [name.strip() for name in families.split(",") if name.strip()]
     if asked == []:
         raise BadConfig("USAGE", "--families names none.", "For example --families gmm,vae.")
+    check_vacant(str(folder / "report.html"), overwrite, file=True)  # before minutes are spent
+    require()
     journal = Journal()
     journal.listen(lambda event: _follow(voice, event))
 

@@ -12,8 +12,8 @@ from .documents import whole
 from .loader import Loader
 from .manifest import Manifest
 from .people import frame_of, joined, to_people, to_pictures, to_table
-from .sides import few, sides
+from .sides import Chosen, few, lots, sides
 from .sources import Source, open_source
 
-__all__ = ["Encoded", "Loader", "Manifest", "Source", "Split", "few", "frame_of", "joined", "open_source", "prepare",
-           "rows_of", "sides", "to_people", "to_pictures", "to_table", "whole"]
+__all__ = ["Chosen", "Encoded", "Loader", "Manifest", "Source", "Split", "few", "frame_of", "joined", "lots", "open_source",
+           "prepare", "rows_of", "sides", "to_people", "to_pictures", "to_table", "whole"]

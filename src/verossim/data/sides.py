@@ -16,33 +16,61 @@ from .documents import whole
 from .people import joined
 from .sources import Source
 
-__all__ = ["few", "sides"]
+__all__ = ["Chosen", "few", "lots", "sides"]
 
 
 def sides(source: Source, codec: Codec, share: float, most: int = 10_000, seed: int = 0) -> tuple[Records, Records]:
     """The raw records that are learned from and those that are held out by this share, with their labels; of each side at
-    most about `most`, chosen by a hash of their numbers. The codec has been fitted to the source."""
-    kept: tuple[list[Records], list[Records]] = ([], [])
-    counts = [0, 0]
+    most `most`, chosen by a hash of their numbers. The codec has been fitted to the source."""
+    kept = Chosen(most, seed), Chosen(most, seed)
     for block, side in _sided(source, codec, share):
         for place in (0, 1):
-            part = block.take(np.flatnonzero(side == place).tolist())
-            if len(part):
-                kept[place].append(part)
-                counts[place] += len(part)
-            if sum(map(len, kept[place])) > 2 * most:
-                kept[place][:] = [few(joined(kept[place]), most, seed)]
-    empty = next((block.take([]) for blocks in kept for block in blocks), Records({}))
-    learned, unseen = (few(joined(blocks), most, seed) if blocks else empty for blocks in kept)
-    return learned, unseen
+            kept[place].add(block.take(np.flatnonzero(side == place).tolist()))
+    return kept[0].records(), kept[1].records()
+
+
+class Chosen:
+    """Of all records that it is given, block by block, at most `most`, in order: those whose number has the least hash, so that
+    each is as likely as any other wherever it stood. It holds no more than twice as many and a block."""
+
+    def __init__(self, most: int, seed: int = 0):
+        self.most, self.seed, self.given = most, seed, 0
+        self.blocks: list[Records] = []
+        self.numbers: list[np.ndarray] = []
+
+    def add(self, block: Records) -> None:
+        """Takes the next records, all of the same columns."""
+        self.numbers.append(np.arange(self.given, self.given + len(block)))
+        self.blocks.append(block)
+        self.given += len(block)
+        if sum(map(len, self.blocks)) > 2 * self.most:
+            self._cut()
+
+    def records(self) -> Records:
+        """Those that are chosen so far; none, without columns, where none was given."""
+        if len(self.blocks) > 1 or self.given > self.most:
+            self._cut()
+        return self.blocks[0] if self.blocks else Records({})
+
+    def _cut(self) -> None:
+        numbers, records = np.concatenate(self.numbers), joined([block for block in self.blocks if len(block)] or self.blocks)
+        if len(numbers) > self.most:
+            rows = lots(numbers, self.most, self.seed)
+            numbers, records = numbers[rows], records.take(rows.tolist())
+        self.numbers, self.blocks = [numbers], [records]
+
+
+def lots(numbers: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """The places, rising, of the `most` numbers (N,) that have the least hash, or of all."""
+    keys = mixed(numbers.astype(np.uint64) ^ mixed(np.array([seed + 1], np.uint64)))
+    return np.sort(np.argsort(keys, kind="stable")[:most])
 
 
 def few(records: Records, most: int, seed: int = 0) -> Records:
     """At most `most` of the records, chosen by a hash of their number, in order."""
-    if len(records) <= most:
-        return records
-    keys = mixed(np.arange(len(records), dtype=np.uint64) ^ mixed(np.array([seed + 1], np.uint64)))
-    return records.take(np.sort(np.argsort(keys, kind="stable")[:most]).tolist())
+    chosen = Chosen(most, seed)
+    chosen.add(records)
+    return chosen.records()
 
 
 def _sided(source: Source, codec: Codec, share: float) -> Iterator[tuple[Records, np.ndarray]]:

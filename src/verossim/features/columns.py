@@ -85,7 +85,8 @@ class Columns(Features):
             known = values[np.isfinite(values)]
             if not len(known):
                 return None
-            return _Column(name, bool(np.isnan(values).any()), float(known.mean()), float(known.std()) or 1.0)
+            still = known.min() == known.max()  # whose deviation may be what rounding left of it
+            return _Column(name, bool(np.isnan(values).any()), float(known.mean()), 1.0 if still else float(known.std()))
         counts = {entry["values"]: entry["counts"] for entry in values.drop_null().value_counts().to_pylist()}
         words = tuple(sorted(counts, key=lambda word: (-counts[word], word))[:self.config.levels])
         return _Column(name, values.null_count > 0, words=words) if counts else None

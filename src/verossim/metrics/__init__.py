@@ -200,8 +200,8 @@ def _sample(side: Sample | np.ndarray | Records) -> Sample:
         return side
     if isinstance(side, Records):
         return Sample(side)
-    array = np.asarray(side)
-    return Sample(features=array[:, None] if array.ndim == 1 else array.reshape(len(array), -1))
+    array = np.atleast_1d(side)
+    return Sample(features=array if array.ndim == 2 else array.reshape(len(array), -1 if array.size else 0))
 
 
 def _check(metric: Metric, name: str, side: Sample, what: str) -> None:
@@ -213,6 +213,9 @@ def _check(metric: Metric, name: str, side: Sample, what: str) -> None:
         if side.features is None:
             raise Incompatible("METRIC_SHAPE", f"Measure '{name}' looks at features, and the {what} records come without.",
                                "Give arrays, or Sample(features=...).")
+        if side.features.dtype.kind not in "fiub" or not side.features.shape[1]:
+            raise Incompatible("METRIC_SHAPE", f"Measure '{name}' compares numbers; the {what} records have "
+                               f"{side.features.shape[1]} features of {side.features.dtype}.", "Give real numbers, (N, D).")
         unfit = ~np.isfinite(side.features).all(axis=1)
         if unfit.any():
             raise BadData("METRIC_NONFINITE", f"Measure '{name}': the features of {what} record {int(unfit.argmax()) + 1} are "

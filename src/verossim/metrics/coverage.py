@@ -128,11 +128,13 @@ def design_effect(real: np.ndarray, made: np.ndarray, neighbours: int, rng: np.r
     """The variance of the coverage over that of as many independent records; 1 where it is the same.
 
     The coverages a, b of two halves of the real records are independent, so that the mean of (a - b)^2 / 2 over HALVINGS is the
-    variance of a half's; of at most SEVERAL records, as the effect is a local one. A record of a half is covered where fewer
-    than k others of its half are nearer than the nearest made record.
+    variance of a half's; of at most SEVERAL records, as the effect is a local one, and of made records in proportion to a half,
+    as it goes with their number for a real one. A record of a half is covered where fewer than k others of its half are nearer
+    than the nearest made record.
     """
     some = real if len(real) <= SEVERAL else real[np.sort(rng.choice(len(real), SEVERAL, replace=False))]
-    x, y = _points(some, made)
+    few = max(1, round(len(made) * (len(some) // 2) / len(real)))
+    x, y = _points(some, made[np.sort(rng.choice(len(made), few, replace=False))])
     n, every = len(x), torch.arange(len(x))
     nearest = torch.cat([_squares(x, every[rows], y, torch.float64)[0].amin(dim=1) for rows in _blocks(n, len(y))])
     nearer = (_squares(x, every, x, torch.float64)[0] < nearest[:, None]).double().fill_diagonal_(0)

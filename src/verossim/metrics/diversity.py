@@ -278,7 +278,8 @@ def _ratio(made: Interval, real: Interval) -> Interval:
     value = float(made.value / real.value)
     if None in (made.high, real.high):
         return Interval(value)
-    a, b = ((side.high - side.low) / 2 / side.value for side in (made, real))  # type: ignore[operator]
+    a, b = (max(side.high - side.value, side.value - side.low) / side.value  # type: ignore[operator]
+            for side in (made, real))    # the end that is not cut at 0 or 1
     reach = float(np.hypot(a, b))
     return Interval(value, value * float(np.exp(-reach)), value * float(np.exp(reach)))
 

@@ -114,6 +114,7 @@ def _cells(x: np.ndarray, k: int, config: MauveConfig, seeds: Sequence[int]) -> 
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
     x = normalize(x.astype(np.float64))
     N, D = x.shape
     if not np.ptp(x, axis=0).max() > 1e-12:
@@ -123,7 +124,8 @@ def _cells(x: np.ndarray, k: int, config: MauveConfig, seeds: Sequence[int]) -> 
     kept = int(np.argmax(np.cumsum(turned.explained_variance_ratio_) >= config.explained)) + 1
     x = turned.transform(x)[:, :kept]
     k = min(k, len(np.unique(x, axis=0)))
-    return [KMeans(k, n_init=config.restarts, max_iter=500, random_state=seed).fit_predict(x) for seed in seeds]
+    with threadpool_limits(limits=1):    # the order of sums would change the last bits
+        return [KMeans(k, n_init=config.restarts, max_iter=500, random_state=seed).fit_predict(x) for seed in seeds]
 
 
 MEMBER = Mauve

@@ -8,7 +8,7 @@ from .. import data
 from ..errors import BadConfig, BadData, NoLikelihood, printable
 from ..safety.audit import AuditReport, audit
 from ..spaces import Records
-from .reference import SCORED, Reference
+from .reference import SCORED, Reference, as_read
 from .verbs import Model
 
 __all__ = ["CLOSE", "Audited", "audited"]
@@ -38,7 +38,7 @@ def audited(model: Model, train: Any, held_out: Any = None, *, n: int | None = N
     made = known.hold(known.draw(model, n or min(MADE, known.n), seed))
     assert unseen.records is not None and made.records is not None and known.sample.features is not None
     try:
-        scores, scored = _scores(model, known.records, unseen.records)
+        scores, scored = _scores(model, seed, known.records, unseen.records)
     except NoLikelihood:
         scores = scored = None
     close = known.features
@@ -48,14 +48,16 @@ def audited(model: Model, train: Any, held_out: Any = None, *, n: int | None = N
     return Audited(report, known.records, unseen.records, made.records)
 
 
-def _scores(model: Model, *sides: Records) -> tuple[Any, Any]:
-    """log_prob (n,), (m,) of the first records of both sides, as many as the kind of likelihood allows, and their places."""
-    some = [side.take(range(min(len(side), SCORED[model.likelihood_kind]))) for side in sides]
-    scores = tuple(model.log_prob(side).log_prob.double().numpy() for side in some)
-    return scores, tuple(np.arange(len(score)) for score in scores)
+def _scores(model: Model, seed: int, *sides: Records) -> tuple[Any, Any]:
+    """log_prob (n,), (m,) of records of both sides, as many as the kind of likelihood allows, and their places: by lot, for the
+    first may be of one class, and of another on the other side."""
+    places = [data.lots(np.arange(len(side)), SCORED[model.likelihood_kind], seed) for side in sides]
+    scores = tuple(model.log_prob(as_read(model, side.take(rows.tolist()))).log_prob.double().numpy()
+                   for side, rows in zip(sides, places, strict=True))
+    return scores, tuple(places)
 
 
-def _parted(model: Model, train: Any) -> tuple[Records, Records]:
+def _parted(model: Model, train: Any) -> tuple[Any, Any]:
     """Records that were learned from and held out, found again by the share that the model held out. Raises BadData."""
     share = model.card.get("share_held_out")
     if not share:
@@ -68,6 +70,6 @@ def _parted(model: Model, train: Any) -> tuple[Records, Records]:
     if not len(unseen):
         raise BadData("AUDIT_HELD_OUT", f"{printable(opened.origin)}: none of its records was held out.",
                       "Give records that the model has not seen: --held-out DATA.")
-    return seen, unseen
+    return as_read(model, seen), as_read(model, unseen)
 
 

@@ -5,7 +5,7 @@
 All that is judged against one reference is measured alike, so that the numbers may be compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..shelves import CODECS, FEATURES, METRICS
 from ..spaces import Problem, Records
 from .verbs import Model
 
-__all__ = ["Judgement", "Reference", "codec_of"]
+__all__ = ["Judgement", "Reference", "as_read", "codec_of"]
 
 MOST = 10_000  # records of either side
 DRAWN = 500  # records made at a time
@@ -64,8 +64,9 @@ class Reference:
                  read: Mapping[str, Any] | None = None):
         if n is not None and not 2 <= n <= most:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be from 2 to {most:,}.")
-        opened = data.open_source(source, label=label or (labels.config.column if labels and _has(source, labels) else None),
-                                  modality=None if codec is None else codec.modality, **(read or {}))
+        asked = {**(read or {}), "modality": None if codec is None else codec.modality,
+                 "beside": None if labels is None else labels.config.column}
+        opened = data.open_source(source, label=label or _there(source, asked), **asked)
         self.modality, self.seed, self.most, self.origin = opened.modality, seed, most, opened.origin
         self.labels, self.codec = labels, codec if codec is not None else codec_of(opened)
         if opened.label is not None and labels is None:
@@ -126,9 +127,9 @@ class Reference:
 
     def _probable(self, model: Model, report: Report, unusual: Any) -> Report:
         """The report with bits per dimension of the reference, and with how well its classes are found."""
-        some = self.records.take(range(min(SCORED[model.likelihood_kind], self.n)))
+        some = data.few(self.records, SCORED[model.likelihood_kind], self.seed)  # not the first: these may be of one class
         try:
-            found = model.log_prob(some)
+            found = model.log_prob(as_read(model, some))
         except NoLikelihood as error:
             return report.with_(warnings=[f"there is no likelihood: {error.message}"])
         summary = likelihood.summary(found)
@@ -137,7 +138,9 @@ class Reference:
         report = report.with_([Measured(replace(BITS, unit=f"{found.kind} bits/dim"), summary.bits, stamp)],
                               kind=found.kind, bits_error_of_estimate=summary.estimate_error)
         if unusual is not None:
-            other = model.log_prob(self.hold(unusual, SCORED[model.likelihood_kind]).records)
+            odd = self.hold(unusual, SCORED[model.likelihood_kind]).records
+            assert odd is not None
+            other = model.log_prob(as_read(model, odd))
             told = anomaly.summary(found.log_prob.double().numpy(), other.log_prob.double().numpy())
             stamped = replace(stamp, metric="anomaly", made=told.unusual)
             report = report.with_([Measured(UNUSUAL, told.auc, stamped, told.notes)])
@@ -145,27 +148,26 @@ class Reference:
             report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records: each costs many evaluations"])
         if model.label is None or self.labels is None:
             return report
-        named = self.records.take(range(min(NAMED[model.likelihood_kind], self.n)))
-        known = self.classes[:len(named)] >= 0
-        if not known.any():
+        known = np.flatnonzero(self.classes >= 0)
+        if not len(known):
             return report
-        right = calibration.summary(model.predict_proba(named).numpy()[known], self.classes[:len(named)][known])
-        stamp = replace(stamp, metric="calibration", settings={}, real=int(known.sum()))
+        rows = known[data.lots(known, NAMED[model.likelihood_kind], self.seed)]
+        named = self.records.take(rows.tolist())
+        right = calibration.summary(model.predict_proba(named).numpy(), self.classes[rows])
+        stamp = replace(stamp, metric="calibration", settings={}, reference=Sample(named).digest(), real=len(rows))
         return report.with_([Measured(ACCURACY, right.accuracy, stamp), Measured(ECE, right.error, stamp)],
                             reliability=right.curve)
 
     def _read(self, opened: data.Source, n: int | None) -> tuple[Records, np.ndarray]:
         """The records of a source, at most n, chosen by a hash of their number."""
         if self.modality == "text":
-            texts = [bytes(text).decode("utf-8", "replace") for block in data.whole(opened.blocks())
-                     for text in block.columns.get("text", ())]
+            texts = (bytes(text).decode("utf-8", "replace") for block in data.whole(opened.blocks())
+                     for text in block.columns.get("text", ()))
             return _pieces(texts, n or self.most, self.seed), np.zeros(0, np.int64)
-        kept: list[Records] = []
+        chosen = data.Chosen(n or self.most, self.seed)
         for block in opened.blocks():
-            kept.append(block.without(*(name for name in [opened.weight] if name)))
-            if sum(map(len, kept)) > 2 * self.most:
-                kept = [data.few(data.joined(kept), n or self.most, self.seed)]
-        return self._parsed(data.few(data.joined(kept), n or self.most, self.seed))
+            chosen.add(block.without(*(name for name in [opened.weight] if name)))
+        return self._parsed(chosen.records())
 
     def _parsed(self, block: Records) -> tuple[Records, np.ndarray]:
         """Records as the codec parses them, without their label, and their classes (N,)."""
@@ -194,9 +196,16 @@ def codec_of(source: data.Source) -> Codec:
     return kind(build(kind.Config, {}, source.modality)).fit(source.features())
 
 
-def _has(source: Any, labels: Label) -> bool:
-    """Whether an opened source has the column of classes."""
-    return labels.config.column in data.open_source(source).columns
+def as_read(model: Model, records: Records) -> Any:
+    """Records as a model reads them: texts alone, for it asks a table for the column that it learned them from."""
+    return list(records.columns["text"]) if model.codec.modality == "text" else records
+
+
+def _there(source: Any, asked: Mapping[str, Any]) -> str | None:
+    """The column of a model's classes where the source has it; texts have it beside them in any case."""
+    column = asked["beside"]
+    known = column is not None and asked["modality"] != "text" and column in data.open_source(source, **asked).columns
+    return column if known else None
 
 
 def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -211,11 +220,15 @@ def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(asked) if asked is not None else tuple(name for name in METRICS.names() if fits(name))
 
 
-def _pieces(texts: Sequence[str], n: int, seed: int) -> Records:
+def _pieces(texts: Iterable[str], n: int, seed: int) -> Records:
     """At most n pieces of PIECE characters that texts are cut into; what is left over of a text is a piece where it is all of
     it, or half as long. Raises BadData DATA_EMPTY."""
-    pieces = [piece for text in texts for first in range(0, len(text), PIECE)
-              if (piece := text[first:first + PIECE]).strip() and (len(text) <= PIECE or 2 * len(piece) >= PIECE)]
-    if not pieces:
+    chosen = data.Chosen(n, seed)
+    for text in texts:
+        pieces = [piece for first in range(0, len(text), PIECE)
+                  if (piece := text[first:first + PIECE]).strip() and (len(text) <= PIECE or 2 * len(piece) >= PIECE)]
+        if pieces:
+            chosen.add(Records({"text": pieces}, "texts"))
+    if not chosen.given:
         raise BadData("DATA_EMPTY", "There is no text to measure: all are empty.", "Give or write longer ones.")
-    return data.few(Records({"text": pieces}, "texts"), n, seed)
+    return chosen.records()

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("train", "lower", "time to learn, on this machine", "s", cost=True),
     Column("sample", "lower", "time to make 1,000 records, on this machine", "s", cost=True),
     Column("size", "lower", "of the saved model", "MB", cost=True),
-    Column("energy", "lower", "of learning: an estimate from time and the processor's rated power", "Wh", cost=True),
+    Column("energy", "lower", "of learning: an estimate, 10 W for each busy core; accelerators are not in it", "Wh", cost=True),
 )
 SHOWN = 64  # pictures of a grid, at most
 TEXTS, PAIRS = 6, 12
@@ -67,7 +67,7 @@ def tour(rows: Sequence[Row], *, columns: Sequence[Column] = COLUMNS, title: str
         for svg, caption in charts:
             page.figure(svg, caption)
     if real or any(row.made for row in rows):
-        page.section("Samples", "Not chosen: the first of each.")
+        page.section("Samples", "Not chosen: taken evenly from the first to the last.")
         _samples(page, real, "Real records, held out")
         for row in rows:
             _samples(page, row.made, f"{row.name}: made")
@@ -103,7 +103,7 @@ def evaluation(report: Report | Mapping[str, Any], *, title: str = "How good is 
         page.warning(words)
     _measures(page, rows, floor or {})
     if real or made:
-        page.section("Samples", "Not chosen: the first of each.")
+        page.section("Samples", "Not chosen: taken evenly from the first to the last.")
         _samples(page, real, "Real records, held out")
         _samples(page, made, "Made")
     if neighbours:

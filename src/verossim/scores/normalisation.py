@@ -38,6 +38,7 @@ BLOCK = 1 << 13  # points asked at a time
 REACH = 7.0  # of t; sinh(7) is 548 spreads
 CONVERGED = 1e-3  # change of the total at which halving stops
 ROUNDING = 1e-4  # of log_prob in float32
+NORMAL_95 = 1.959963984540054  # 97.5 % of a standard normal lie below
 EFFECTIVE = 200  # samples from which importance sampling is believed
 MISSING = 1000  # from which it is believed that there is less than one: heavy weights that were not met would look like that
 SURE = 1.7  # times the ends of a 95 % interval are those of one of 99.9 %
@@ -84,10 +85,13 @@ def check(log_prob: LogProb, space: Space, examples: Tensor | None = None, *, ki
     asked = _Asked(log_prob, space, kind, dtype)
     if proposal is None:
         if _size(space) <= POINTS:
-            total = asked.total(_points(space))
-            return asked.told(Interval(total, total - ROUNDING, total + ROUNDING), "enumeration")
+            return asked.told(asked.total(_points(space)), "enumeration")
         if isinstance(space, Continuous) and (found := _integrated(asked, space, known)) is not None:
-            return asked.told(found, "quadrature")
+            total = asked.told(found, "quadrature")
+            if found.value >= 1 or known is None or total.verdict == "consistent with 1":
+                return total
+            sampled = _sampled(asked, space, known, None, draws, seed)    # knows of spikes that fall between the nodes
+            return total if sampled.verdict == total.verdict else sampled
     return _sampled(asked, space, known, proposal, draws, seed)
 
 
@@ -100,26 +104,42 @@ class _Asked:
         self.points = 0
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        out = []
+        """log p, less half of its squared standard error where it has one."""
+        return self.with_errors(x)[0]
+
+    def with_errors(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the standard errors (n,), 0 where there are none."""
+        out, errors = [], []
         for first in range(0, len(x), BLOCK):
             block = torch.from_numpy(x[first:first + BLOCK]).to(self.dtype).reshape(-1, *self.space.shape)
             with torch.no_grad():
                 said = self.log_prob(block)
             if isinstance(said, Likelihood):
                 self.kind = said.kind
-                said = said.log_prob if said.stderr is None else said.log_prob - said.stderr.square() / 2
+                e = torch.zeros_like(said.log_prob) if said.stderr is None else said.stderr
+                said = said.log_prob - e.square() / 2
+            else:
+                e = torch.zeros_like(said)
             out.append(said.double().cpu().numpy())
+            errors.append(e.double().cpu().numpy())
         log_p = np.concatenate(out) if out else np.zeros(0)
         self.points += len(x)
         unfit = np.isnan(log_p) | np.isposinf(log_p)
         if unfit.any():
             raise BadData("NORMALISATION_NAN", f"log_prob is {log_p[unfit.argmax()]} at {int(unfit.sum())} of {len(x)} points, "
                           f"first at {np.round(x[unfit.argmax()][:8], 4).tolist()}.", "Mend the model, or its precision.")
-        return log_p
+        return log_p, np.concatenate(errors) if errors else np.zeros(0)
 
-    def total(self, blocks: Iterator[np.ndarray]) -> float:
-        """The sum of exp(log_prob) over blocks of points."""
-        return float(sum(np.exp(self(block)).sum() for block in blocks))
+    def total(self, blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Interval:
+        """The sum of p = exp(log_prob) times volume over blocks of points and the log of their volumes. Its interval is that of
+        rounding and of standard errors e, by which p has the variance p^2 (exp(e^2) - 1)."""
+        total = variance = 0.0
+        for x, volume in blocks:
+            log_p, e = self.with_errors(x)
+            p = np.exp(log_p + volume)
+            total, variance = total + float(p.sum()), variance + float(np.square(p) @ np.expm1(np.minimum(e ** 2, 600.0)))
+        reach = ROUNDING + NORMAL_95 * variance ** 0.5
+        return Interval(total, total - reach, total + reach)
 
     def told(self, total: Interval, method: Literal["enumeration", "quadrature", "importance"],
              effective: float | None = None, largest: float = 0.0) -> Normalisation:
@@ -159,17 +179,17 @@ def _numbers(space: Continuous) -> np.ndarray:
     return np.setdiff1d(np.arange(space.dims), taken)
 
 
-def _points(space: Space) -> Iterator[np.ndarray]:
-    """Every point of a space that has finitely many, (n, dims) a block."""
+def _points(space: Space) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every point of a space that has finitely many, (n, dims) a block, with the log of its volume (n,), 0."""
     if isinstance(space, Discrete):
         count = space.vocabulary ** space.dims
         for first in range(0, count, BLOCK):
             numbers = np.arange(first, min(first + BLOCK, count))
-            yield np.stack([numbers // space.vocabulary ** place % space.vocabulary for place in range(space.dims)],
-                           axis=1).astype(np.float64).reshape(len(numbers), space.dims)
+            yield (np.stack([numbers // space.vocabulary ** place % space.vocabulary for place in range(space.dims)],
+                            axis=1).astype(np.float64).reshape(len(numbers), space.dims), np.zeros(len(numbers)))
         return
     values = (2 * np.arange(space.levels or 1) + 1) / (space.levels or 1) - 1
-    yield from (block for block, _ in _lattice(space, [values] * len(_numbers(space)), [np.zeros(len(values))] * space.dims))
+    yield from _lattice(space, [values] * len(_numbers(space)), [np.zeros(len(values))] * space.dims)
 
 
 def _lattice(space: Continuous, nodes: list[np.ndarray],
@@ -201,13 +221,13 @@ def _integrated(asked: _Asked, space: Continuous, examples: np.ndarray | None) -
         pairs = [axis(1 << halvings) for axis in axes]
         if categories * math.prod(len(nodes) for nodes, _ in pairs) > NODES:
             return None
-        total = float(sum(np.exp(asked(x) + volume).sum()
-                          for x, volume in _lattice(space, [n for n, _ in pairs], [w for _, w in pairs])))
-        found.append(total)
+        summed = asked.total(_lattice(space, [n for n, _ in pairs], [w for _, w in pairs]))
         if not (cells[numbers] == 0).any():
-            return Interval(total, total - ROUNDING, total + ROUNDING)
+            return summed
+        total = summed.value
+        found.append(total)
         if len(found) > 2 and max(abs(total - found[-2]), abs(total - found[-3])) < CONVERGED * max(1.0, total):
-            reach = abs(total - found[-2]) + ROUNDING
+            reach = abs(total - found[-2]) + summed.high - total  # type: ignore[operator]
             return Interval(total, total - reach, total + reach)
     return None
 

@@ -189,7 +189,7 @@ def _distinct(train: np.ndarray, held_out: np.ndarray) -> Distinct:
 def _checked(*sides: np.ndarray) -> list[np.ndarray]:
     """Training, held-out and made records as arrays (n, D). Raises BadData or Incompatible."""
     told = ("training", "held-out", "made")
-    arrays = [np.asarray(side) for side in sides]
+    arrays = [np.atleast_1d(side) for side in sides]
     for array, what in zip(arrays, told, strict=True):
         if not array.size:
             raise BadData("AUDIT_EMPTY", f"There are no {what} records to audit.", "Give training, held-out and made records.")
@@ -218,6 +218,9 @@ def _numbers(pair: Pairs, by: str, scored: Pairs | None, N: int, M: int) -> Pair
     mine = [np.asarray(side, dtype=np.float64).reshape(-1) for side in pair]
     for side, count, places, what in zip(mine, (N, M), scored or (None, None), told, strict=True):
         wanted = count if places is None else len(places)
+        if places is not None and wanted and not 0 <= np.min(places) <= np.max(places) < count:
+            raise Incompatible("AUDIT_SHAPE", f"`scored` names {what} records {np.min(places)} to {np.max(places)} of {count}.",
+                               "Give places from 0.")
         if len(side) != wanted:
             raise Incompatible("AUDIT_SHAPE", f"There are {len(side)} {by} of {wanted} {what} records.",
                                "Give one for each, or say by `scored` which records they are of.")

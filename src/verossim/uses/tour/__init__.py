@@ -110,7 +110,7 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     half = len(unseen) // 2
     against, fresh = (unseen.take(np.sort(part).tolist()) for part in (order[:half], order[half:2 * half]))
     reference = Reference(against, label=opened.label, codec=codec, labels=labels, seed=seed)
-    table = _Table(reference, learned, fresh, opened.label, seed)
+    table = _Table(reference, learned, fresh, against, opened.label, seed)
     rows = []
     for name in BASELINES[:3]:
         tell(f"measuring {name}")
@@ -150,8 +150,8 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
 class _Table:
     """What each row is measured by."""
 
-    def __init__(self, reference: Reference, learned: Records, fresh: Records, label: str | None, seed: int):
-        self.reference, self.learned, self.fresh, self.label, self.seed = reference, learned, fresh, label, seed
+    def __init__(self, reference: Reference, learned: Records, fresh: Records, against: Records, label: str | None, seed: int):
+        self.reference, self.learned, self.against, self.label, self.seed = reference, learned, against, label, seed
         read = reference.hold(learned).records
         assert read is not None
         self.learned_as_read = read
@@ -171,7 +171,7 @@ class _Table:
         helped: Interval | None = None
         if self.label is not None and self.label in made.columns:
             try:
-                helped = utility(made, self.learned, self.fresh, label=self.label, seed=self.seed, sizes=(),
+                helped = utility(made, self.learned, self.against, label=self.label, seed=self.seed, sizes=(),
                                  **QUICK).scores["made_on_real"]
             except (BadData, Incompatible) as error:
                 report = report.with_(warnings=[f"utility was left out: {error.message}"])
