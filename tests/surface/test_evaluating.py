@@ -74,6 +74,18 @@ def test_probabilities_of_a_model_add_up_to_one(asked, place):
     assert told["normalisation"]["verdict"] == "consistent with 1" and told["check"] is None
 
 
+def test_a_reference_that_was_learned_from_is_told(asked, place):
+    names = ("train.csv", "test.csv")
+    seen, unseen = (asked("evaluate", place / "good", place / name, "--metric", "frechet") for name in names)
+    assert seen["warnings"][0].startswith("SEEN") and not unseen["warnings"]
+
+
+def test_a_tour_spares_what_is_there(say, place, tmp_path):
+    for taken in (place / "good", place / "train.csv"):
+        status, _, err = say("tour", place / "train.csv", "-o", taken, "--budget", "5s")
+        assert status == 73 and "OUT_EXISTS" in err, err
+
+
 def test_two_runs_give_the_same_bytes_and_a_page_that_asks_for_nothing(say, place, tmp_path):
     for name in ("one.html", "two.html"):
         status, _, err = say("evaluate", place / "good", place / "test.csv", "-n", "200", "-o", tmp_path / name)

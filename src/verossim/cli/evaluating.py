@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import store
+from .. import data, store
+from ..config import build
 from ..errors import BadConfig, printable
 from ..intervals import Interval
 from ..metrics import Report
@@ -18,6 +19,7 @@ from ..pages import report as pages
 from ..pages.plots import require
 from ..safety import Provenance, release_file
 from ..safety.gate import check_vacant
+from ..seeds import check_seed
 from ..shelves import FEATURES
 from ..spaces import Records
 from .console import Voice, first_rank, told
@@ -38,6 +40,13 @@ def evaluate(voice: Voice, path: str, source: str, metrics: list[str] | None, fe
     model = Model.load(path) if store.is_model(path) else None
     if model is None and (settings or unusual):
         raise BadConfig("USAGE", f"{printable(path)} holds samples, not a model.", "Leave --set and --unusual out.")
+    check_seed(seed)
+    if model is None:
+        data.open_source(path)  # what cannot be read is told before anything is measured
+    else:
+        build(model.family.Sampling, settings, "sampling")
+    if unusual is not None:
+        data.open_source(unusual, modality=None if model is None else model.codec.modality)
     voice.note("reading the reference ...", "dim")
     reference = _reference(model, source, metrics, features, n, label, seed)
     voice.note(f"measuring by {reference.name} features of {reference.n:,} records ...", "dim")
@@ -56,6 +65,10 @@ def compare(voice: Voice, paths: Sequence[str], against: str, metrics: list[str]
     """Models and samples beside one another, all measured alike, with what is surely better."""
     if not first_rank():
         return {}
+    check_seed(seed)
+    for path in paths:
+        if not store.is_model(path):
+            data.open_source(path)
     reference = Reference(against, label=label, features=features, metrics=metrics, n=n, seed=seed)
     reports = []
     for path in paths:
@@ -80,6 +93,7 @@ def audit(voice: Voice, path: str, train: str, held_out: str | None, n: int | No
     report = found.report
     for words in report.warnings:
         voice.warn(words)
+    voice.say(f"verdict: {report.verdict}")
     for words in report.words:
         voice.say(words)
     copying = report.copying

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ..errors import BadConfig, BadData, NoLikelihood, printable
+from ..errors import BadConfig, BadData, Incompatible, NoLikelihood, printable
 from ..model import Model
 from ..model.checking import normalised
 from ..safety import Provenance, release_file
+from ..scores.normalisation import Normalisation
 from .arguments import SUFFIXES, table_format
 from .console import Voice, first_rank, told
 from .records import class_of, guarded, provenance, write_table
@@ -36,7 +37,7 @@ def log_prob(voice: Voice, path: str, source: str, output: str | None, condition
     model = Model.load(path)
     wanted = class_of(model, condition)
     methods = list(model.family.methods) if method == "all" and model.family.methods else [method]
-    total = normalised(model) if check else None
+    total = _total(model) if check else None
     checked = _bounds(model) if check else None
     told_of = []
     for number, way in enumerate(methods):
@@ -72,6 +73,16 @@ def _bounds(model: Model) -> dict[str, float] | None:
         return model.sandwich()
     except NoLikelihood as error:
         if error.code != "NO_CHECK":
+            raise
+        return None
+
+
+def _total(model: Model) -> Normalisation | None:
+    """What all probabilities add up to, of spaces that can be gone through."""
+    try:
+        return normalised(model)
+    except Incompatible as error:
+        if error.code != "NORMALISATION_SHAPE":
             raise
         return None
 

@@ -59,7 +59,7 @@ def tour(
     source: DATA,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for models, runs and report.html.")] = "tour",
     families: Annotated[str | None, typer.Option("--families", help="Between commas; else all that fit.")] = None,
-    budget: Annotated[str, typer.Option("--budget", help="Time for all together, such as 5m or 2h.")] = "5m",
+    budget: Annotated[str, typer.Option("--budget", help="Time to learn in, for all together; measuring is extra.")] = "5m",
     label: LABEL = None, seed: SEED = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Begin runs anew instead of going on with them.")] = False,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,

@@ -59,18 +59,22 @@ def tour(voice: Voice, source: str, output: str, families: str | None, budget: s
     close = FEATURES.load(CLOSE[found.about["modality"]])().fit(found.real.records, None, seed)
     distance = _distance(found.rows)
     rows = [_row(row, found, close, distance) for row in found.rows]
-    columns = [replace(c, help=f"{c.help} Here: {DISTANCES[distance]}.") if c.name == "distance" else c for c in page.COLUMNS]
+    here = f"; here the {DISTANCES[distance]}; near 0, and also below, where nothing differs"
+    columns = [replace(c, help=c.help + here) if c.name == "distance" else c for c in page.COLUMNS]
     columns = [c for c in columns if any(row.numbers.get(c.name) is not None for row in rows)]
     voice.table(f"{printable(found.about['data'])}: all side by side", ["", *(c.name for c in columns)],
                 ([row.name, *(_plain(row.numbers.get(c.name), c) for c in columns)] for row in rows))
     advice = advise(rows, columns)
     for words in advice:
         voice.say(words)
+    for row in rows:
+        for words in row.warnings:
+            voice.warn(f"{row.name}: {words}")
     for words in found.warnings:
         voice.note(f"note: {words}", "dim")
-    for row in found.rows:
-        if row.failed:
-            voice.warn(f"{row.name} could not be learned: {row.failed}")
+    for learned in found.rows:
+        if learned.failed:
+            voice.warn(f"{learned.name} could not be learned: {learned.failed}")
     lead = (f"{found.about['data']}: learned from {100 * (1 - found.about['held_out']):.0f} % of the records, held against "
             f"{found.about['held_against']:,} that none has seen.")
     html = page.tour(rows, columns=columns, lead=lead, advice=advice, real=looks(found.real.records),
@@ -118,11 +122,11 @@ def _row(row: Row, tour: Tour, close: Any, distance: str) -> page.Row:
     if made is not None and row.kind == "family" and tour.about["modality"] != "table":
         few = made.take(range(min(PAIRS, len(made))))
         pairs = nearest(few, tour.seen, closest(close(few), close(tour.seen)))
-    remembers = row.audit is not None and row.audit.verdict == "remembers"
+    told = row.audit.words if row.audit is not None and row.audit.flagged and row.kind == "family" else ()
     return page.Row(name=row.name, numbers=numbers, words=WORDS.get(row.name, row.failed and f"Not learned: {row.failed}"),
                     baseline=row.kind == "baseline", floor=row.name in FLOORS,
                     copies=None if row.audit is None else row.audit.verdict == "copies",
-                    warnings=row.audit.words if row.audit is not None and remembers else (), made=looks(made),
+                    warnings=told, made=looks(made),
                     neighbours=pairs, provenance={"folder": row.folder} if row.folder else {},
                     curves={"loss": ([x for x, _ in row.curve], [y for _, y in row.curve])} if len(row.curve) > 1 else {})
 

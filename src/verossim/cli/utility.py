@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from ..errors import BadConfig, printable
 from ..model import Model
 from ..safety import release_file
 from ..safety.gate import check_vacant
@@ -20,6 +21,8 @@ def utility(voice: Voice, path: str, train: str, test: str, output: str | None, 
     if not first_rank():
         return {}
     from ..uses.utility import utility_of
+    if output is not None and not output.lower().endswith(".json"):
+        raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .json.")
     if output is not None:
         check_vacant(output, overwrite, file=True)  # before minutes are spent
     model = Model.load(path)

@@ -28,6 +28,7 @@ class Features(ABC):
     Config: ClassVar[type] = NoSettings
     modalities: ClassVar[tuple[str, ...]]
     supervised: ClassVar[bool] = False  #: whether `fit` needs classes
+    learns: ClassVar[bool] = False  #: whether `fit` learns more than a size and scales, so that others should be compared
     resize: str = ""  #: the rule by which pictures come to one size; known after fit
     notes: tuple[str, ...] = ()  #: words that should be read beside the numbers; known after fit
 

@@ -50,6 +50,7 @@ class Classifier(Features):
 
     Config = ClassifierConfig
     modalities = ("image", "table")
+    learns = True
     supervised = True
     accuracy: float
     held_out: int

@@ -39,6 +39,7 @@ class Principal(Features):
 
     Config = PrincipalConfig
     modalities = ("image", "table")
+    learns = True
 
     def fit(self, records: Records, labels: np.ndarray | None = None, seed: int = 0) -> "Principal":
         """Finds mean and directions. Raises as pixels or columns do, and BadData DATA_CONSTANT where records are all one."""

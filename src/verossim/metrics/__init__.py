@@ -17,10 +17,14 @@ from .. import __version__
 from ..config import NoSettings, build, plain
 from ..errors import BadData, Incompatible
 from ..intervals import Interval
+from ..seeds import check_seed
 from ..shelves import METRICS
 from ..spaces import Records
 
-__all__ = ["Measured", "Metric", "Quantity", "Report", "Sample", "Stamp", "measure"]
+__all__ = ["Measured", "Metric", "Quantity", "Report", "Sample", "Stamp", "measure", "named"]
+
+
+LARGEST = 1e150  # a feature whose square is finite
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ def measure(name: str, real: Sample | np.ndarray | Records, made: Sample | np.nd
     were made. settings : those of the measure. Raises Incompatible SHELF_UNKNOWN or METRIC_SHAPE, BadData METRIC_FEW or
     METRIC_NONFINITE, BadConfig.
     """
+    check_seed(seed)
+    name = named(name)
     kind: type[Metric] = METRICS.load(name)
     metric = kind(build(kind.Config, settings, f"measure {name}"))
     sides = [_sample(side) for side in (real, made)]
@@ -192,7 +198,14 @@ def measure(name: str, real: Sample | np.ndarray | Records, made: Sample | np.nd
                   reference=sides[0].digest(), real=len(sides[0]), made=len(sides[1]), resize=resize, seed=seed)
     found = metric.compare(sides[0], sides[1], np.random.default_rng([seed, len(name), *name.encode()]))
     notes = tuple(metric.notes(*sides))
-    return tuple(Measured(quantity, found[quantity.name], stamp, notes) for quantity in kind.gives)
+    return tuple(Measured(quantity, found[quantity.name], stamp, () if place else notes)
+                 for place, quantity in enumerate(kind.gives))
+
+
+def named(name: str) -> str:
+    """The measure of this name, or the one that gives the quantity of this name; else the name."""
+    known = METRICS.names()
+    return name if name in known else next((m for m in known if any(q.name == name for q in METRICS.load(m).gives)), name)
 
 
 def _sample(side: Sample | np.ndarray | Records) -> Sample:
@@ -216,10 +229,11 @@ def _check(metric: Metric, name: str, side: Sample, what: str) -> None:
         if side.features.dtype.kind not in "fiub" or not side.features.shape[1]:
             raise Incompatible("METRIC_SHAPE", f"Measure '{name}' compares numbers; the {what} records have "
                                f"{side.features.shape[1]} features of {side.features.dtype}.", "Give real numbers, (N, D).")
-        unfit = ~np.isfinite(side.features).all(axis=1)
+        unfit = ~(np.abs(side.features).max(axis=1, initial=0).astype(np.float64) < LARGEST)
         if unfit.any():
             raise BadData("METRIC_NONFINITE", f"Measure '{name}': the features of {what} record {int(unfit.argmax()) + 1} are "
-                          f"not finite, and those of {int(unfit.sum())} in all.", "Leave these records out, or mend them.")
+                          f"not finite, or too large to be squared, and those of {int(unfit.sum())} in all.",
+                          "Leave these records out, or mend them.")
     elif side.records is None or (metric.sees != "table" and metric.sees not in side.records.columns):
         raise Incompatible("METRIC_SHAPE", f"Measure '{name}' looks at {metric.sees} records, and the {what} ones are none.",
                            "See: verossim list metrics.")

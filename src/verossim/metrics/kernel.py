@@ -68,7 +68,8 @@ class Kernel(Metric):
         found = {}
         for name, k in kinds.items():
             value, biased, V1, V2 = _distance(sides[0], sides[1], k)
-            s = max((V1 - 2 * V2) / (max(value, math.sqrt(V2)) or 1.0), V1 / (biased or 1.0), 0.0)
+            chance = 0.1 * max(biased - value, 0.0)  # of what the biased value has where nothing differs
+            s = max((V1 - 2 * V2) / (max(value, math.sqrt(V2), chance) or 1.0), V1 / (max(biased, chance) or 1.0), 0.0)
             p = _permuted(k, few[0], few[1], orders) if self.config.permutations else None
             found[name] = Interval(value, *_ends(value, s, V2), p)
         return found

@@ -42,9 +42,11 @@ def audited(model: Model, train: Any, held_out: Any = None, *, n: int | None = N
     except NoLikelihood:
         scores = scored = None
     close = known.features
+    y, y_unseen = known.classes, unseen.labels
+    named = model.label is not None and y_unseen is not None and bool(len(y)) and bool((y >= 0).all() and (y_unseen >= 0).all())
     standard = {"standardise": model.codec.modality == "table", **settings}
     report = audit(known.sample.features, close(unseen.records), close(made.records), scores=scores, scored=scored,
-                   seed=seed, **standard)
+                   labels=(y, y_unseen) if named and y_unseen is not None else None, seed=seed, **standard)
     return Audited(report, known.records, unseen.records, made.records)
 
 

@@ -17,7 +17,7 @@ from ..codecs.label import Label
 from ..config import build
 from ..errors import BadConfig, BadData, Incompatible, NoLikelihood, printable
 from ..features import Features, choose
-from ..metrics import Measured, Quantity, Report, Sample, Stamp, measure
+from ..metrics import Measured, Quantity, Report, Sample, Stamp, measure, named
 from ..scores import anomaly, calibration, likelihood
 from ..shelves import CODECS, FEATURES, METRICS
 from ..spaces import Problem, Records
@@ -28,6 +28,7 @@ __all__ = ["Judgement", "Reference", "as_read", "codec_of"]
 MOST = 10_000  # records of either side
 DRAWN = 500  # records made at a time
 PIECE = 400  # characters of a text that are measured as one record
+APART = 30  # records that features are learned from at least, where these are not compared
 SCORED = {"exact": 10_000, "bound": 1_000, "estimate": 32}  # records whose likelihood is asked for, by its kind
 NAMED = {"exact": 10_000, "bound": 500, "estimate": 8}  # and whose classes are, which takes a likelihood for each class
 
@@ -61,7 +62,7 @@ class Reference:
 
     def __init__(self, source: Any, *, label: str | None = None, features: str = "auto", metrics: Sequence[str] | None = None,
                  n: int | None = None, most: int = MOST, seed: int = 0, codec: Codec | None = None, labels: Label | None = None,
-                 read: Mapping[str, Any] | None = None):
+                 read: Mapping[str, Any] | None = None, fit_on: Records | None = None):
         if n is not None and not 2 <= n <= most:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be from 2 to {most:,}.")
         asked = {**(read or {}), "modality": None if codec is None else codec.modality,
@@ -76,10 +77,11 @@ class Reference:
         if n is not None and len(self.records) < n:
             raise BadData("METRIC_FEW", f"{self.origin}: {n:,} records were asked for as the reference, and there are "
                           f"{len(self.records):,}.", "Ask for fewer: -n, or give more records.")
-        self.n = len(self.records)
         self.metrics = _fitting(self.modality, metrics)
         self.asked = metrics is not None
-        self.features = self._features(features)
+        self.features = self._features(features, None if fit_on is None else self.hold(fit_on))
+        self.n = len(self.records)
+        self.files = {entry.sha256 for entry in opened.digests()}
         self.sample = Sample(self.records, self.features(self.records), self.classes)
         self.problems = [*opened.problems, *self.problems]
 
@@ -99,8 +101,10 @@ class Reference:
         assert held.records is not None
         records = held.records
         made_sample = Sample(records, self.features(records), held.labels)
-        report = Report(about={"name": name, "reference": self.origin, "records": self.n, "made": len(records),
-                               "features": f"{self.name} {self.features.hash}", "seed": seed})
+        warnings = [] if model is None else _seen(model, self.files)
+        about = {"name": name, "reference": self.origin, "records": self.n, "made": len(records),
+                 "features": f"{self.name} {self.features.hash}", "seed": seed}
+        report = Report(about=about, warnings=tuple(warnings))
         for metric in self.metrics:
             try:
                 report = report.with_(measure(metric, self.sample, made_sample, seed=self.seed,
@@ -183,11 +187,28 @@ class Reference:
             y = self.labels.encode(block).numpy()
         return parsed, y[data.rows_of(block, parsed)]
 
-    def _features(self, name: str) -> Features:
+    def _features(self, name: str, others: Sample | None) -> Features:
+        """The features, fitted: those that learn on other records, or on a third of the reference, which is then compared no
+        more. Features fitted on one side of a comparison are nearer to it, and no p-value would hold."""
         labelled = len(self.classes) > 0 and bool((self.classes >= 0).all())
-        self.name = choose(self.modality, labelled, self.n) if name == "auto" else name
+        self.name = choose(self.modality, labelled, len(self.records)) if name == "auto" else name
         kind: type[Features] = FEATURES.load(self.name)
-        return kind().fit(self.records, self.classes if labelled else None, self.seed)
+        records, classes = self.records, self.classes
+        if kind.learns and others is not None and others.records is not None and others.labels is not None:
+            records, classes = others.records, others.labels
+        elif kind.learns and len(self.records) >= 3 * APART:
+            third = data.lots(np.arange(len(self.records)), len(self.records) // 3, self.seed)
+            rest = np.setdiff1d(np.arange(len(self.records)), third)
+            records, classes = self.records.take(third.tolist()), self.classes[third]
+            self.records, self.classes = self.records.take(rest.tolist()), self.classes[rest]
+        return kind().fit(records, classes if labelled else None, self.seed)
+
+
+def _seen(model: Model, files: set[str]) -> list[str]:
+    """A warning where the reference has files that the model learned from."""
+    known = {entry["sha256"] for entry in model.card.get("manifest", {}).get("files", ())}
+    return [f"SEEN: the model learned from {len(known & files)} of the {len(files)} files of this reference, so what is said "
+            "here is no word on new records. Give others."] if known & files else []
 
 
 def codec_of(source: data.Source) -> Codec:
@@ -213,6 +234,7 @@ def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
     def fits(name: str) -> bool:
         kind = METRICS.load(name)
         return (kind.sees == "features" and (not kind.modalities or modality in kind.modalities)) or kind.sees == modality
+    asked = None if asked is None else list(dict.fromkeys(map(named, asked)))
     for name in asked or ():
         if not fits(name):
             raise Incompatible("METRIC_SHAPE", f"Measure '{printable(name)}' is not of {modality} records.",

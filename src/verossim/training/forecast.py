@@ -139,10 +139,11 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
 
 def seconds_of(text: str) -> float:
     """Seconds of a time such as 90s, 20m, 1.5h or 1d; a bare number is seconds. Raises BadConfig SETTING_RANGE."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smhd])[a-z]*)?\s*", text.lower())
+    unit = "(?:(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?|(d)(?:ays?)?)"
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d*)?|\.\d+)\s*{unit}?\s*", text.lower())
     if not found or not float(found[1]):
         raise BadConfig("SETTING_RANGE", f"'budget' is {text!r}.", "Give a time such as 90s, 20m or 2h.")
-    return float(found[1]) * UNITS[found[2] or "s"]
+    return float(found[1]) * UNITS[next(filter(None, found.groups()[1:]), "s")]
 
 
 def _batch(data: Split, samples: float, numbers: tuple[int, int] | None = None) -> int:

@@ -2,8 +2,9 @@
 
 Three questions, each against what records do that were never learned from: do made records lie too close to training records
 (`copying`), are records there twice (`duplicates`), and can it be told which were learned from (`membership`)? All tests
-together call at most FALSE_ALARMS of the models that never saw the records to account. That nothing is found is said together
-with what could have been.
+together call at most FALSE_ALARMS of those models to account that never saw the records and draw as the data is distributed.
+One that draws from a thin part of it, such as a plane, lies closer to all real records, and may be called up more often: look
+at the pairs. That nothing is found is said together with what could have been.
 """
 
 from collections.abc import Mapping
@@ -208,7 +209,8 @@ def _checked(*sides: np.ndarray) -> list[np.ndarray]:
                           f"{int(unfit.sum())} in all.", "Leave these records out, or mend them.")
     if len(flat[1]) < FEWEST:
         raise BadData("AUDIT_FEW", f"An audit needs {FEWEST} held-out records; there are {len(flat[1])}.",
-                      f"Hold out more, better {NEEDED}: a rate at 0.1 % false positives needs these.")
+                      f"Give more (--held-out DATA, or fit with a larger share held out), better {NEEDED}: a rate at 0.1 % "
+                      "false positives needs these.")
     return flat
 
 

@@ -5,7 +5,8 @@ With d_i(x) the distance of x to its i-th nearest training record (all different
     r(x) = d_1(x) / mean(d_2(x) ... d_6(x))
 
 the ratio of Carlini et al. ("Extracting training data from diffusion models", USENIX Security 2023, section 5.1), which does
-not change with how dense the data is around x. Three tests against held-out records h; none knows the data's distribution:
+not change with how dense the data is around x. Three tests against held-out records h, for
+models that draw as the data is distributed, whatever that is; the last holds for any model:
 
     rate      the threshold is an order statistic of r(h): as many held-out records cross it as stated. The share of all records
               beyond the j-th of M is Beta(j, M + 1 - j), so the count of made records that cross it is beta-binomial: an exact

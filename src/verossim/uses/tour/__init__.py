@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import data
+from ... import data, store
 from ...codecs import Codec
 from ...codecs.label import Label
-from ...errors import BadConfig, BadData, Incompatible, VerossimError, near
+from ...errors import BadConfig, BadData, CannotWrite, Incompatible, VerossimError, near, printable
 from ...families import LearnsByGradient
 from ...intervals import Interval
 from ...metrics import Report, Sample
@@ -36,7 +36,6 @@ __all__ = ["Row", "Tour", "tour"]
 HELD_OUT = 0.4  # of the records: half of them to measure by, half to stand for real ones
 MOST = 2_000  # records of each side that is measured
 FEWEST = 40  # records held out, below which nothing can be told
-PART = 0.75  # of the budget that learning may take
 BASELINES = ("real records", "copies", "noise", "one Gaussian")
 NARROW = 50  # numbers of a record, up to which there is time to find how many components a mixture should have
 #: Of utility, which the table has one number of.
@@ -92,12 +91,16 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     """Learns every family that fits the data, or those named, and measures all alike.
 
     source : anything that `verossim.fit` learns from; label : the column of the class. folder : where models and runs are kept;
-    the same call again goes on with runs that were cut off, or begins them anew with `restart`. budget : seconds for all, of
-    which learning takes three quarters. tell : hears what is done next. Raises BadData DATA_TOO_FEW, Incompatible SPACE for a
-    family that does not learn such records, and what `fit` raises where only one family was asked for.
+    the same call again goes on with runs that were cut off, or begins them anew with `restart`. budget : seconds that the
+    families share which learn by gradient; the others, and measuring, come on top. tell : hears what is done next. Raises
+    BadData DATA_TOO_FEW, Incompatible SPACE for a family that does not learn such records, CannotWrite OUT_EXISTS, and what
+    `fit` raises where only one family was asked for.
     """
     if not budget > 0 or not math.isfinite(budget):
         raise BadConfig("SETTING_RANGE", f"'budget' is {budget}; it should be seconds above 0.", "For example --budget 5m.")
+    if store.is_model(folder) or Path(folder).is_file():
+        raise CannotWrite("OUT_EXISTS", f"{printable(folder)} is {'a file' if Path(folder).is_file() else 'a saved model'}.",
+                          "Choose another folder for the tour.")
     opened = data.open_source(source, label=label)
     codec = codec_of(opened)
     labels = None if opened.label is None else Label(Label.Config(column=opened.label)).fit(opened.blocks())
@@ -109,7 +112,8 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     order = np.random.default_rng(seed).permutation(len(unseen))
     half = len(unseen) // 2
     against, fresh = (unseen.take(np.sort(part).tolist()) for part in (order[:half], order[half:2 * half]))
-    reference = Reference(against, label=opened.label, codec=codec, labels=labels, seed=seed)
+    reference = Reference(against, label=opened.label, codec=codec, labels=labels, seed=seed,
+                          fit_on=learned)
     table = _Table(reference, learned, fresh, against, opened.label, seed)
     rows = []
     for name in BASELINES[:3]:
@@ -118,7 +122,7 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
                 "noise": lambda: noise(opened.without_roles(learned), codec, len(fresh), seed)}[name]()
         rows.append(table.row(name, "baseline", made))
     slow = [name for name in chosen if issubclass(FAMILIES.load(name), LearnsByGradient)]
-    seconds = PART * budget / max(len(slow), 1)
+    seconds = budget / max(len(slow), 1)
     asked: list[tuple[str, str, dict[str, Any]]] = [(name, "family", _settings(name, codec)) for name in chosen]
     if "gmm" in _families(None, codec, opened.modality):
         asked.insert(0, ("one Gaussian", "baseline", {"components": 1}))
@@ -134,7 +138,8 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
         except VerossimError as error:
             if families is not None and len(chosen) == 1:
                 raise
-            rows.append(Row(name, kind, failed=f"{error.code}: {error}"))
+            hint = f" Give the tour more time than {budget:.0f} s, or fewer families." if error.code == "PLAN_BUDGET" else ""
+            rows.append(Row(name, kind, failed=f"{error.code}: {error.message if hint else error}{hint}"))
             continue
         cost = (clock.seconds, clock.watt_hours)
         if name not in slow:
