@@ -23,8 +23,9 @@ def normalised(model: Model, seed: int = 0) -> Normalisation:
                            "Ask the model that it was fitted over.")
     kind = model.likelihood_kind
     if kind == "estimate" and model.codec.space.coordinates > 2:
-        raise Incompatible("NORMALISATION_SHAPE", f"Estimates of records of {model.codec.space.coordinates} numbers cost too "
-                           "much for the thousands of points that their sum would take.", "Families gmm and vae can be checked.")
+        numbers = model.codec.space.coordinates
+        raise Incompatible("NORMALISATION_SHAPE", f"Estimates of records of {numbers} numbers cost too much for the thousands "
+                           "of points that their sum would take.", "Families gmm and vae can be checked.")
 
     def log_prob(x: Tensor) -> Likelihood:
         with torch.inference_mode():
