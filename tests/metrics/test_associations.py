@@ -1,23 +1,10 @@
 """Measures of tables: the numbers of SDMetrics, what they are there to see, and which tables are refused."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn import datasets
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from sdmetrics.column_pairs import ContingencySimilarity, CorrelationSimilarity
-    from sdmetrics.single_column import (
-        CategoryCoverage,
-        KSComplement,
-        MissingValueSimilarity,
-        RangeCoverage,
-        TVComplement,
-    )
 
 from verossim.errors import BadData, Incompatible
 from verossim.metrics import Sample, measure
@@ -44,42 +31,37 @@ def rows(data: pd.DataFrame) -> Records:
     return Records({name: pa.array(data[name], from_pandas=True) for name in data})
 
 
-@pytest.fixture(scope="module")
-def sides() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return frame(0), frame(1).assign(a=lambda d: d["a"] * 1.3).iloc[:250]
+def widened() -> pd.DataFrame:
+    return frame(1).assign(a=lambda d: d["a"] * 1.3).iloc[:250]
 
 
-def test_column_shapes_are_those_of_sdmetrics(sides):
-    real, made = sides
-    ours = Associations().columns(Sample(rows(real)), Sample(rows(made)))
-    for name in real:
-        peer = TVComplement if name in ("kind", "truth") else KSComplement
-        assert ours[name] == pytest.approx(peer.compute(real[name], made[name]), abs=1e-5), name
+def narrowed() -> pd.DataFrame:
+    return widened()[lambda d: (d["a"].abs() < 1.5) & (d["kind"] != "z")]
 
 
-def test_pair_trends_are_those_of_sdmetrics(sides):
-    real, made = (side.assign(day=side["day"].astype("int64").astype(float)) for side in sides)
-    ours = Associations().pairs(Sample(rows(sides[0])), Sample(rows(sides[1])))
-    words = ("kind", "truth")
-    assert len(ours) == 15
-    for (a, b), value in ours.items():
-        x, y = real[[a, b]], made[[a, b]]
-        if a in words or b in words:
-            theirs = ContingencySimilarity.compute(x.copy(), y.copy(), [name for name in (a, b) if name not in words] or None)
-        else:
-            theirs = CorrelationSimilarity.compute(x, y)
-        assert value == pytest.approx(theirs, abs=1e-5), (a, b)
+#: Of SDMetrics 0.32.0, by `python benchmarks/tables.py`.
+SHAPES = {"a": 0.9013333, "b": 0.9463902, "whole": 0.9746667, "kind": 0.9054135, "truth": 0.9953333, "day": 0.964}
+TRENDS = {("a", "b"): 0.9979781, ("a", "whole"): 0.9853229, ("a", "kind"): 0.8006667, ("a", "truth"): 0.8406667, ("a", "day"):
+          0.9602578, ("b", "whole"): 0.9869094, ("b", "kind"): 0.7933333, ("b", "truth"): 0.874, ("b", "day"): 0.9869067,
+          ("whole", "kind"): 0.804, ("whole", "truth"): 0.8626667, ("whole", "day"): 0.9897351, ("kind", "truth"): 0.874,
+          ("kind", "day"): 0.8206667, ("truth", "day"): 0.89}
+MISSING, COVERAGE = 0.9724074074, 0.7541046647
 
 
-def test_missing_and_coverage_are_those_of_sdmetrics(sides):
-    real, made = sides
-    made = made[(made["a"].abs() < 1.5) & (made["kind"] != "z")]
-    found = numbers("associations", rows(real), rows(made), rounds=40)
-    missing = [MissingValueSimilarity.compute(real[name], made[name]) for name in real]
-    coverage = [(CategoryCoverage if name in ("kind", "truth") else RangeCoverage).compute(real[name], made[name])
-                for name in real]
-    assert found["missing_similarity"].value == pytest.approx(np.mean(missing), abs=1e-9)
-    assert found["range_coverage"].value == pytest.approx(np.mean(coverage), abs=1e-9) and np.mean(coverage) < 0.95
+def test_column_shapes_are_those_of_sdmetrics():
+    ours = Associations().columns(Sample(rows(frame(0))), Sample(rows(widened())))
+    assert ours == pytest.approx(SHAPES, abs=1e-5)
+
+
+def test_pair_trends_are_those_of_sdmetrics():
+    ours = Associations().pairs(Sample(rows(frame(0))), Sample(rows(widened())))
+    assert len(ours) == 15 and ours == pytest.approx(TRENDS, abs=1e-5)
+
+
+def test_missing_and_coverage_are_those_of_sdmetrics():
+    found = numbers("associations", rows(frame(0)), rows(narrowed()), rounds=40)
+    assert found["missing_similarity"].value == pytest.approx(MISSING, abs=1e-9)
+    assert found["range_coverage"].value == pytest.approx(COVERAGE, abs=1e-9) and COVERAGE < 0.95
 
 
 def test_associations_are_calm_on_halves_and_see_columns_shuffled_each_for_itself():
