@@ -29,8 +29,8 @@ MOST = 10_000  # records of either side
 DRAWN = 500  # records made at a time
 PIECE = 400  # characters of a text that are measured as one record
 APART = 30  # records that features are learned from at least, where these are not compared
-SCORED = {"exact": 10_000, "bound": 1_000, "estimate": 32}  # records whose likelihood is asked for, by its kind
-NAMED = {"exact": 10_000, "bound": 500, "estimate": 8}  # and whose classes are, which takes a likelihood for each class
+SCORED = {"exact": 10_000, "bound": 300, "estimate": 24}  # records whose likelihood is asked for, by its kind
+NAMED = {"exact": 100_000, "bound": 600, "estimate": 40}  # likelihoods for finding classes: a record takes one for each
 
 BITS = Quantity("bits", "lower", "Bits per dimension that the model needs for records it has not seen; for texts per byte.",
                 "Whether samples look right: a model may be probable and blurred.", "bits/dim")
@@ -155,7 +155,8 @@ class Reference:
         known = np.flatnonzero(self.classes >= 0)
         if not len(known):
             return report
-        rows = known[data.lots(known, NAMED[model.likelihood_kind], self.seed)]
+        most = max(NAMED[model.likelihood_kind] // len(self.labels.classes), 4)
+        rows = known[data.lots(known, most, self.seed)]
         named = self.records.take(rows.tolist())
         right = calibration.summary(model.predict_proba(named).numpy(), self.classes[rows])
         stamp = replace(stamp, metric="calibration", settings={}, reference=Sample(named).digest(), real=len(rows))
