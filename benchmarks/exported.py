@@ -9,7 +9,6 @@ Results: benchmarks/results/exported.jsonl.
 """
 
 import argparse
-import json
 import random
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 import verossim
-from timing import host, write
+from timing import host, tell
 from verossim.model.exchanging import export
 from verossim.model.texts import opening
 
@@ -95,10 +94,7 @@ def main() -> None:
                     lines.append({"part": "greedy", "tokens": tokens, "model": name, "who": who, "texts": len(PROMPTS),
                                   "same_texts": sum(one == two for one, two in zip(mine, found, strict=True)),
                                   "written": sum(map(len, mine)), "same_tokens": sum(alike)})
-    for line in lines:
-        print(json.dumps(line))
-        if not given.dry:
-            write("exported.jsonl", **line)
+    tell("exported.jsonl", lines, given.dry)
 
 
 if __name__ == "__main__":

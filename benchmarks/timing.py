@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +116,11 @@ def write(file: str, **fields: Any) -> None:
     (HERE / "results").mkdir(exist_ok=True)
     with (HERE / "results" / file).open("a") as out:
         out.write(json.dumps(fields) + "\n")
+
+
+def tell(file: str, lines: Iterable[dict[str, Any]], dry: bool = False) -> None:
+    """Prints lines of results, and appends them to their file unless it is a dry run."""
+    for line in lines:
+        print(json.dumps(line))
+        if not dry:
+            write(file, **line)

@@ -10,7 +10,6 @@ as well: bytes of weights a second, against what the memory delivers ("reading")
 
 import argparse
 import importlib.util
-import json
 import os
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timing import host, interleaved, limits, write
+from timing import host, interleaved, limits, tell
 from verossim.nn.decoding import Decoder, Plain, decoder
 from verossim.nn.language import LanguageModel, Shape
 
@@ -163,10 +162,7 @@ def main() -> None:
                               "ratio": found["transformers"]["seconds"] / reading["seconds"],
                               "weights_gb_a_second": 4e-9 * numbers * steps, "logits_apart": error, "first_call": first,
                               **reading})
-    for line in lines:
-        print(json.dumps(line))
-        if not given.dry:
-            write("writing.jsonl", **line)
+    tell("writing.jsonl", lines, given.dry)
 
 
 if __name__ == "__main__":

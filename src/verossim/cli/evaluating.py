@@ -1,14 +1,17 @@
 """`verossim evaluate`, `compare` and `audit`: how good it is what a model makes, which of several is best, and does it copy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from .. import data, store
 from ..config import build
+from ..data import to_table
 from ..errors import BadConfig, printable
 from ..intervals import Interval
 from ..metrics import Report
@@ -29,6 +32,7 @@ __all__ = ["audit", "closest", "compare", "evaluate", "interval", "looks", "near
 
 SHOWN = 64  # records of a page
 PAIRS = 12
+CHARTS = 12  # columns of a table
 
 
 def evaluate(voice: Voice, path: str, source: str, metrics: list[str] | None, features: str, n: int | None, label: str | None,
@@ -206,10 +210,21 @@ def _page_of(reference: Reference, judged: Judgement, model: Model | None, path:
     assert made is not None
     few = made.take(range(min(PAIRS, len(made))))
     pairs = nearest(few, reference.records, closest(close(few), close(reference.records)))
-    return pages.evaluation(judged.report, title=f"How good is {Path(path).name}?", real=looks(reference.records),
-                            made=looks(made), neighbours=pairs, curves=curves,
-                            reliability=judged.report.about.get("reliability", ()),
+    about = dict(judged.report.about)
+    reliability, odd = about.pop("reliability", ()), about.pop("unusual", ())
+    return pages.evaluation(replace(judged.report, about=about), title=f"How good is {Path(path).name}?",
+                            real=looks(reference.records), made=looks(made), neighbours=pairs, curves=curves,
+                            reliability=reliability, columns=_columns(reference.records, made),
+                            unusual=([x for x, _ in odd], [y for _, y in odd]) if odd else None,
                             provenance={} if model is None else {"sha256": store.identity(path)})
+
+
+def _columns(real: Records, made: Records) -> dict[str, tuple[list[Any], list[Any]]]:
+    """The first columns of a table, real and made, that a chart can show: numbers, words and truths; none of other records."""
+    shown = {name: column for name, column in real.columns.items() if isinstance(column, pa.Array | pa.ChunkedArray)
+             and not pa.types.is_temporal(column.type)}
+    return {name: tuple(to_table(side)[name].to_pylist() for side in (real, made))  # type: ignore[misc]
+            for name in list(shown)[:CHARTS]}
 
 
 def closest(made: np.ndarray, real: np.ndarray) -> list[tuple[int, int]]:

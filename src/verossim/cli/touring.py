@@ -18,6 +18,7 @@ from ..safety.gate import check_vacant
 from ..shelves import FEATURES
 from ..training import Journal
 from ..training.forecast import seconds_of
+from ..training.journal import read_events
 from ..uses.tour import Row, Tour
 from ..uses.tour import tour as toured
 from .console import Voice, first_rank
@@ -65,6 +66,7 @@ def tour(voice: Voice, source: str, output: str, families: str | None, budget: s
     voice.table(f"{printable(found.about['data'])}: all side by side", ["", *(c.name for c in columns)],
                 ([row.name, *(_plain(row.numbers.get(c.name), c) for c in columns)] for row in rows))
     advice = advise(rows, columns)
+    voice.say("")
     for words in advice:
         voice.say(words)
     for row in rows:
@@ -128,7 +130,13 @@ def _row(row: Row, tour: Tour, close: Any, distance: str) -> page.Row:
                     copies=None if row.audit is None else row.audit.verdict == "copies",
                     warnings=told, made=looks(made),
                     neighbours=pairs, provenance={"folder": row.folder} if row.folder else {},
-                    curves={"loss": ([x for x, _ in row.curve], [y for _, y in row.curve])} if len(row.curve) > 1 else {})
+                    curves={} if row.folder is None else _curves(Path(row.folder)))
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    """How a run in this folder learned; nothing of what left no journal."""
+    events = folder / "events.jsonl"
+    return page.curves_of(read_events(events)) if events.exists() else {}
 
 
 def _found(report: Report, name: str) -> Interval | None:

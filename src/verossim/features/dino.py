@@ -25,6 +25,7 @@ from ..config import knob
 from ..errors import BadConfig, CorruptStore, printable
 from ..spaces import Records
 from . import Features, blocks, hash_of, modality_of
+from ._encoder import Encoder
 from ._weights import json_of, placed, setting, tensors
 from .mobilenet import seen
 from .pixels import rule
@@ -92,12 +93,13 @@ class _Transformer:
             raise BadConfig("SETTING_RANGE", f"'size' is {size}, and the network sees patches of {self.patch} pixels.",
                             f"Give a multiple of {self.patch}, such as {16 * self.patch}.")
         self.weights = tensors(place / "model.safetensors")
-        self.start = "dinov2." if "dinov2.embeddings.cls_token" in self.weights else ""
+        start = "dinov2." if "dinov2.embeddings.cls_token" in self.weights else ""
+        self.encoder = Encoder(self.weights, start, self.width, self.heads, self.epsilon)
         self.places = self._places(size // self.patch)
 
     def _places(self, side: int) -> Tensor:
         """Embeddings of places, of the first token and of side x side patches, (1, 1 + side^2, D)."""
-        learned = self._take("embeddings.position_embeddings", 1, -1, self.width)
+        learned = self.encoder.take("embeddings.position_embeddings", 1, -1, self.width)
         first, patches = learned[:, :1], learned[:, 1:]
         own = round(patches.shape[1] ** 0.5)
         if own == side:
@@ -110,32 +112,20 @@ class _Transformer:
         """(B, 3, size, size) to (B, D)."""
         D, p = self.width, self.patch
         place = "embeddings.patch_embeddings.projection"
-        h = F.conv2d(x, self._take(f"{place}.weight", D, 3, p, p), self._take(f"{place}.bias", D), stride=p)
+        h = F.conv2d(x, self.encoder.take(f"{place}.weight", D, 3, p, p), self.encoder.take(f"{place}.bias", D), stride=p)
         h = h.flatten(2).transpose(1, 2)
-        h = torch.cat([self._take("embeddings.cls_token", 1, 1, D).expand(len(h), -1, -1), h], dim=1) + self.places
+        h = torch.cat([self.encoder.take("embeddings.cls_token", 1, 1, D).expand(len(h), -1, -1), h], dim=1) + self.places
         for layer in range(self.layers):
             h = self._layer(f"encoder.layer.{layer}", h)
-        return self._norm("layernorm", h[:, 0])
+        return self.encoder.norm("layernorm", h[:, 0])
 
     def _layer(self, place: str, h: Tensor) -> Tensor:
-        D, inside = self.width, self._norm(f"{place}.norm1", h)
-        Q, K, V = (self._linear(f"{place}.attention.attention.{name}", inside, D, D).unflatten(2, (self.heads, -1))
-                   .transpose(1, 2) for name in ("query", "key", "value"))
-        mixed = F.scaled_dot_product_attention(Q, K, V).transpose(1, 2).flatten(2)
-        mixed = self._linear(f"{place}.attention.output.dense", mixed, D, D)
-        h = h + self._take(f"{place}.layer_scale1.lambda1", D) * mixed
-        wide = F.gelu(self._linear(f"{place}.mlp.fc1", self._norm(f"{place}.norm2", h), D, self.inner))
-        return h + self._take(f"{place}.layer_scale2.lambda1", D) * self._linear(f"{place}.mlp.fc2", wide, self.inner, D)
-
-    def _linear(self, place: str, x: Tensor, into: int, out: int) -> Tensor:
-        return F.linear(x, self._take(f"{place}.weight", out, into), self._take(f"{place}.bias", out))
-
-    def _norm(self, place: str, x: Tensor) -> Tensor:
-        scale, shift = (self._take(f"{place}.{name}", self.width) for name in ("weight", "bias"))
-        return F.layer_norm(x, (self.width,), scale, shift, self.epsilon)
-
-    def _take(self, name: str, *shape: int) -> Tensor:
-        return self.weights.take(self.start + name, *shape)
+        D, own = self.width, self.encoder
+        mixed = own.attended(f"{place}.attention.attention", own.norm(f"{place}.norm1", h))
+        mixed = own.linear(f"{place}.attention.output.dense", mixed, D, D)
+        h = h + own.take(f"{place}.layer_scale1.lambda1", D) * mixed
+        wide = F.gelu(own.linear(f"{place}.mlp.fc1", own.norm(f"{place}.norm2", h), D, self.inner))
+        return h + own.take(f"{place}.layer_scale2.lambda1", D) * own.linear(f"{place}.mlp.fc2", wide, self.inner, D)
 
 
 def _whole(plain: dict, name: str, usual: int | None, place: Path) -> int:

@@ -22,6 +22,7 @@ from ..config import knob
 from ..errors import CorruptStore, printable
 from ..spaces import Records
 from . import Features, blocks, hash_of, modality_of
+from ._encoder import Encoder
 from ._weights import inside, json_of, placed, setting, tensors
 from .ngrams import texts_of
 
@@ -102,7 +103,8 @@ class _Bert:
             "num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"))
         self.epsilon = float(plain.get("layer_norm_eps", 1e-12))
         self.told = self.layers, self.heads, self.epsilon
-        self.start = "bert." if "bert.embeddings.word_embeddings.weight" in self.weights else ""
+        start = "bert." if "bert.embeddings.word_embeddings.weight" in self.weights else ""
+        self.encoder = Encoder(self.weights, start, self.width, self.heads, self.epsilon)
 
     def sentences(self, tokens: list[list[int]]) -> Tensor:
         """The mean of the last layer over the tokens of each text, (B, D)."""
@@ -111,32 +113,20 @@ class _Bert:
         ids = torch.tensor([own + [0] * (L - len(own)) for own in tokens])
         with torch.no_grad():
             D = self.width
-            h = self._take("embeddings.word_embeddings.weight", -1, D)[ids]
-            h = h + self._take("embeddings.position_embeddings.weight", -1, D)[:L]
-            h = h + self._take("embeddings.token_type_embeddings.weight", -1, D)[0]
-            h = self._norm("embeddings.LayerNorm", h)
+            h = self.encoder.take("embeddings.word_embeddings.weight", -1, D)[ids]
+            h = h + self.encoder.take("embeddings.position_embeddings.weight", -1, D)[:L]
+            h = h + self.encoder.take("embeddings.token_type_embeddings.weight", -1, D)[0]
+            h = self.encoder.norm("embeddings.LayerNorm", h)
             for layer in range(self.layers):
                 h = self._layer(f"encoder.layer.{layer}", h, there[:, None, None])
             return (h * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
 
     def _layer(self, place: str, h: Tensor, there: Tensor) -> Tensor:
-        D = self.width
-        Q, K, V = (self._linear(f"{place}.attention.self.{name}", h, D, D).unflatten(2, (self.heads, -1)).transpose(1, 2)
-                   for name in ("query", "key", "value"))
-        mixed = F.scaled_dot_product_attention(Q, K, V, attn_mask=there).transpose(1, 2).flatten(2)
-        a = self._norm(f"{place}.attention.output.LayerNorm", h + self._linear(f"{place}.attention.output.dense", mixed, D, D))
-        wide = F.gelu(self._linear(f"{place}.intermediate.dense", a, D, self.inner))
-        return self._norm(f"{place}.output.LayerNorm", a + self._linear(f"{place}.output.dense", wide, self.inner, D))
-
-    def _linear(self, place: str, x: Tensor, into: int, out: int) -> Tensor:
-        return F.linear(x, self._take(f"{place}.weight", out, into), self._take(f"{place}.bias", out))
-
-    def _norm(self, place: str, x: Tensor) -> Tensor:
-        scale, shift = (self._take(f"{place}.{name}", self.width) for name in ("weight", "bias"))
-        return F.layer_norm(x, (self.width,), scale, shift, self.epsilon)
-
-    def _take(self, name: str, *shape: int) -> Tensor:
-        return self.weights.take(self.start + name, *shape)
+        D, own = self.width, self.encoder
+        mixed = own.attended(f"{place}.attention.self", h, there)
+        a = own.norm(f"{place}.attention.output.LayerNorm", h + own.linear(f"{place}.attention.output.dense", mixed, D, D))
+        wide = F.gelu(own.linear(f"{place}.intermediate.dense", a, D, self.inner))
+        return own.norm(f"{place}.output.LayerNorm", a + own.linear(f"{place}.output.dense", wide, self.inner, D))
 
 
 def installed() -> bool:

@@ -21,7 +21,8 @@ from ..seeds import check_seed
 from ..shelves import METRICS
 from ..spaces import Records
 
-__all__ = ["Measured", "Metric", "Quantity", "Report", "Sample", "Stamp", "measure", "named"]
+__all__ = ["Measured", "Metric", "Quantity", "Report", "Sample", "Stamp", "comparable", "measure",
+           "named"]
 
 
 LARGEST = 1e150  # a feature whose square is finite
@@ -38,6 +39,14 @@ class Sample:
     def __len__(self) -> int:
         """How many records."""
         return len(self.features) if self.features is not None else len(self.records or ())
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The features. Raises Incompatible METRIC_SHAPE where there are none."""
+        if self.features is None:
+            raise Incompatible("METRIC_SHAPE", "Features are to be compared, and the records come without.",
+                               "Give arrays, or Sample(features=...).")
+        return self.features
 
     def digest(self) -> str:
         """The first 16 hex digits of a sha256 of the features, or of the records where there are none."""
@@ -190,16 +199,26 @@ def measure(name: str, real: Sample | np.ndarray | Records, made: Sample | np.nd
     for side, what in zip(sides, ("real", "made"), strict=True):
         _check(metric, name, side, what)
     if kind.sees == "features":
-        (_, D), (_, E) = (side.features.shape for side in sides)  # type: ignore[union-attr]
-        if D != E:
-            raise Incompatible("METRIC_SHAPE", f"Measure '{name}': real records have {D} features, made ones {E}.",
-                               "Make both by the same features.")
+        comparable(f"Measure '{name}'", sides[0].vectors, sides[1].vectors, kind.fewest)
     stamp = Stamp(metric=name, settings=plain(metric.config), features=features if kind.sees == "features" else "records",
                   reference=sides[0].digest(), real=len(sides[0]), made=len(sides[1]), resize=resize, seed=seed)
     found = metric.compare(sides[0], sides[1], np.random.default_rng([seed, len(name), *name.encode()]))
     notes = tuple(metric.notes(*sides))
     return tuple(Measured(quantity, found[quantity.name], stamp, () if place else notes)
                  for place, quantity in enumerate(kind.gives))
+
+
+def comparable(what: str, real: np.ndarray, made: np.ndarray, fewest: int = 2) -> None:
+    """Raises Incompatible METRIC_SHAPE where arrays are not (N, D) and (M, D), BadData METRIC_FEW for few records of a side."""
+    if real.ndim != 2 or made.ndim != 2:
+        raise Incompatible("METRIC_SHAPE", f"{what}: features of shapes {real.shape} and {made.shape} cannot be compared.",
+                           "Give arrays (N, D) and (M, D).")
+    if real.shape[1] != made.shape[1]:
+        raise Incompatible("METRIC_SHAPE", f"{what}: real records have {real.shape[1]} features, made ones {made.shape[1]}.",
+                           "Make both by the same features.")
+    if min(len(real), len(made)) < fewest:
+        raise BadData("METRIC_FEW", f"{what} needs {fewest} records of each; there are {len(real)} and {len(made)}.",
+                      "Give or make more.")
 
 
 def named(name: str) -> str:

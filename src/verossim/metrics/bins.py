@@ -53,14 +53,12 @@ class Bins(Metric):
 
     def compare(self, real: Sample, made: Sample, rng: np.random.Generator) -> dict[str, Interval]:
         """Both numbers, of the half of the real records that did not make the bins."""
-        if real.features is None or made.features is None:  # pragma: no cover - `measure` has looked
-            raise AssertionError("features are missing")
         order = rng.permutation(len(real))
         learned, counted = order[:len(real) // 2], order[len(real) // 2:]
         K = int(max(2, min(self.config.bins, len(counted) // FULL, len(made) // FULL)))
-        centres = _centres(real.features[learned[:LEARNED]], K, int(rng.integers(2**31)))
-        a = np.bincount(_nearest(real.features[counted], centres), minlength=len(centres))
-        b = np.bincount(_nearest(made.features, centres), minlength=len(centres))
+        centres = _centres(real.vectors[learned[:LEARNED]], K, int(rng.integers(2**31)))
+        a = np.bincount(_nearest(real.vectors[counted], centres), minlength=len(centres))
+        b = np.bincount(_nearest(made.vectors, centres), minlength=len(centres))
         return {"bins": self._different(a, b, rng), "bins_divergence": divergence(a, b)}
 
     def _different(self, a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> Interval:

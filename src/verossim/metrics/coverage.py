@@ -72,9 +72,8 @@ class Coverage(Metric):
 
     def compare(self, real: Sample, made: Sample, rng: np.random.Generator) -> dict[str, Interval]:
         """All four. Raises BadData METRIC_FEW where a side has no more records than `neighbours`."""
-        assert real.features is not None and made.features is not None
         k = self.config.neighbours
-        found, effect = inside(real.features, made.features, k), design_effect(real.features, made.features, k, rng)
+        found, effect = inside(real.vectors, made.vectors, k), design_effect(real.vectors, made.vectors, k, rng)
         return {"precision": _share(found.balls > 0), "recall": _share(found.reached),
                 "density": of_mean(found.balls / k), "coverage": _share(found.covered, effect)}
 

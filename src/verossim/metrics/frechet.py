@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadData, Incompatible
+from ..errors import Incompatible
 from ..intervals import Interval
-from . import Metric, Quantity, Sample
+from . import Metric, Quantity, Sample, comparable
 
 __all__ = ["MEMBER", "Frechet", "frechet_distance", "frechet_of_moments", "reference"]
 
@@ -58,7 +58,7 @@ class Moments:
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """The squared Frechet distance of features (N, D) and (M, D), in their unit squared; of these records, so too high by about
     b / N. Raises Incompatible METRIC_SHAPE, BadData METRIC_FEW."""
-    _check(real, made)
+    comparable("The Frechet distance", real, made)
     if max(len(real), len(made)) < real.shape[1]:
         (mx, x), (my, y) = _centred(real), _centred(made)
         return _distance(mx, x.square().sum(), my, y.square().sum(), torch.linalg.svdvals(x @ y.T))
@@ -104,7 +104,7 @@ class Frechet(Metric):
 
     def compare(self, real: Sample, made: Sample, rng: np.random.Generator) -> dict[str, Interval]:
         """Both distances; no interval with fewer than ENOUGH records a feature. `rng` chooses the halves."""
-        x, y = real.features, made.features
+        x, y = real.vectors, made.vectors
         assert x is not None and y is not None
         (N, D), M = x.shape, len(y)
         orders = rng.permutation(N), rng.permutation(M)
@@ -129,8 +129,7 @@ class Frechet(Metric):
 
     def notes(self, real: Sample, made: Sample) -> list[str]:
         """That there are too few records for an interval, where there are."""
-        assert real.features is not None
-        D, few = real.features.shape[1], min(len(real), len(made))
+        D, few = real.vectors.shape[1], min(len(real), len(made))
         return [] if few >= ENOUGH * D else [
             f"The Frechet distance has no interval: {few:,} records for {D:,} features; from {ENOUGH * D:,} on it has one."]
 
@@ -140,15 +139,6 @@ def _interval(centre: float, value: float, k: float, V: float) -> Interval:
     z = NORMAL_95
     middle, reach = z * z * k / 2, z * math.sqrt(max(k * value, 0) + z * z * k * k / 4 + V)
     return Interval(centre, centre + middle - reach, centre + middle + reach)
-
-
-def _check(real: np.ndarray, made: np.ndarray) -> None:
-    if real.ndim != 2 or made.ndim != 2 or real.shape[1] != made.shape[1]:
-        raise Incompatible("METRIC_SHAPE", f"Features of shapes {real.shape} and {made.shape} cannot be compared.",
-                           "Give arrays (N, D) and (M, D).")
-    if min(len(real), len(made)) < 2:
-        raise BadData("METRIC_FEW", f"The Frechet distance needs 2 records of each; there are {len(real)} and {len(made)}.",
-                      "Give or make more.")
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from ..config import knob
-from ..errors import BadData, Incompatible
 from ..intervals import Interval, p_value
-from . import Metric, Quantity, Sample
+from . import Metric, Quantity, Sample, comparable
 
 __all__ = ["MEMBER", "Kernel", "KernelConfig", "gaussian", "kernel_distance", "median_distance", "polynomial"]
 
@@ -59,9 +58,8 @@ class Kernel(Metric):
 
     def compare(self, real: Sample, made: Sample, rng: np.random.Generator) -> dict[str, Interval]:
         """Both distances, with p-values."""
-        assert real.features is not None and made.features is not None
-        sides = [_some(side, self.config.most, rng) for side in (real.features, made.features)]
-        kinds = {"kernel": polynomial, "mmd": gaussian(median_distance(real.features))}
+        sides = [_some(side, self.config.most, rng) for side in (real.vectors, made.vectors)]
+        kinds = {"kernel": polynomial, "mmd": gaussian(median_distance(real.vectors))}
         few = [_tensor(_some(side, self.config.records, rng)) for side in sides]
         n, total = len(few[0]), len(few[0]) + len(few[1])
         orders = np.stack([rng.permutation(total) < n for _ in range(self.config.permutations)] or [np.arange(total) < n])
@@ -103,12 +101,7 @@ def median_distance(x: np.ndarray) -> float:
 
 def kernel_distance(real: np.ndarray, made: np.ndarray, kernel: Kind = polynomial) -> float:
     """The unbiased MMD^2 of features (N, D) and (M, D). Raises Incompatible METRIC_SHAPE, BadData METRIC_FEW."""
-    if real.ndim != 2 or made.ndim != 2 or real.shape[1] != made.shape[1]:
-        raise Incompatible("METRIC_SHAPE", f"Features of shapes {real.shape} and {made.shape} cannot be compared.",
-                           "Give arrays (N, D) and (M, D).")
-    if min(len(real), len(made)) < 2:
-        raise BadData("METRIC_FEW", f"The kernel distance needs 2 records of each; there are {len(real)} and {len(made)}.",
-                      "Give or make more.")
+    comparable("The kernel distance", real, made)
     return _distance(real, made, kernel)[0]
 
 

@@ -55,10 +55,9 @@ class Mauve(Metric):
 
     def compare(self, real: Sample, made: Sample, rng: np.random.Generator) -> dict[str, Interval]:
         """Raises BadData METRIC_CONSTANT where no feature varies. The cells stay as they are while records are resampled."""
-        assert real.features is not None and made.features is not None
         n, m = len(real), len(made)
         cells = self.config.cells or min(500, max(2, round(min(n, m) / 10)))
-        found = _cells(np.concatenate([real.features, made.features]), min(cells, n + m), self.config,
+        found = _cells(np.concatenate([real.vectors, made.vectors]), min(cells, n + m), self.config,
                        [int(seed) for seed in rng.integers(0, 2**31 - 1, self.config.seeds)])
         numbered, S = np.stack(found) + cells * np.arange(len(found))[:, None], len(found)
         area = partial(mauve_area, scale=self.config.scale)

@@ -52,11 +52,9 @@ class TwoSample(Metric):
         """The accuracy with its interval, and the p-value of the hypothesis that real and made are alike."""
         from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits
-        if real.features is None or made.features is None:  # pragma: no cover - `measure` has looked
-            raise AssertionError("features are missing")
         n = min(len(real), len(made), self.config.records)
         sides = [rng.permutation(len(side))[:n] for side in (real, made)]
-        x = np.stack([real.features[sides[0]], made.features[sides[1]]], axis=1).astype(np.float64)
+        x = np.stack([real.vectors[sides[0]], made.vectors[sides[1]]], axis=1).astype(np.float64)
         parts = np.array_split(np.arange(n - n // 2, n), min(self.config.folds, n // 2))
         with threadpool_limits(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)     # stopping early is meant

@@ -147,7 +147,7 @@ class Reference:
             other = model.log_prob(as_read(model, odd))
             told = anomaly.summary(found.log_prob.double().numpy(), other.log_prob.double().numpy())
             stamped = replace(stamp, metric="anomaly", made=told.unusual)
-            report = report.with_([Measured(UNUSUAL, told.auc, stamped, told.notes)])
+            report = report.with_([Measured(UNUSUAL, told.auc, stamped, told.notes)], unusual=told.curve)
         if len(some) < self.n:
             report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records: each costs many evaluations"])
         if model.label is None or self.labels is None:

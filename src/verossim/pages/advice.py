@@ -51,14 +51,14 @@ def advise(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     if not models:
         return []
     copying = [row.name for row in models if row.copies]
-    out = [f"Left out of this advice, for repeating records learned from: {_list(copying)}. Good numbers can be had by copying."
+    out = [f"Left out of this advice, for signs of copying records learned from: {_list(copying)}. Good numbers can be had so."
            ] if copying else []
     if not clean:
         return [*out, "None of these models should be used where the data is private."]
     standing = {column.name: _unbeaten(clean, column) for column in told}
     measured = {name: unbeaten for name, unbeaten in standing.items() if unbeaten}
-    return [_choice(clean, measured, columns), *out, *(_verdict(clean, column) for column in told if column.name in measured),
-            *_below_the_floor(clean, [row for row in rows if row.floor], told)]
+    return [_choice(clean, measured, columns), *out, *_below_the_floor(clean, [row for row in rows if row.floor], told),
+            *(_verdict(clean, column) for column in told if column.name in measured)]
 
 
 def _choice(rows: Sequence[Row], measured: Mapping[str, list[str]], columns: Sequence[Column]) -> str:

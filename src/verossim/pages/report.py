@@ -83,17 +83,17 @@ def tour(rows: Sequence[Row], *, columns: Sequence[Column] = COLUMNS, title: str
 
 
 def evaluation(report: Report | Mapping[str, Any], *, title: str = "How good is it?", lead: str = "",
-               floor: Mapping[str, Interval] | None = None, real: Sequence[Image.Image] | Sequence[str] = (),
+               real: Sequence[Image.Image] | Sequence[str] = (),
                made: Sequence[Image.Image] | Sequence[str] = (), neighbours: Sequence[tuple[Side, Side, str]] = (),
                curves: Mapping[str, Line] | None = None, reliability: Sequence[Sequence[float]] = (),
                columns: Mapping[str, tuple[Sequence[Any], Sequence[Any]]] | None = None,
-               attacks: Mapping[str, Line] | None = None, protocol: Mapping[str, Any] | None = None,
+               unusual: Line | None = None, protocol: Mapping[str, Any] | None = None,
                provenance: Mapping[str, Any] | None = None, warnings: Sequence[str] = ()) -> str:
     """The page of one model: its measures, then samples, neighbours, charts, what the measures mean, protocol.
 
-    report : of `metrics`, or what its `plain` gave. floor: the same quantities of real against real records, by name.
-    reliability : points (said, true, records). columns: values of a table, real and made, by the column's name. attacks:
-    (false positives, true positives) by the attack's name. Raises MissingExtra EXTRA where a chart is due without matplotlib.
+    report : of `metrics`, or what its `plain` gave. reliability : points (said, true, records). columns: values of a table,
+    real and made, by the column's name. unusual: (usual records taken for unusual, unusual ones found), shares. Raises
+    MissingExtra EXTRA where a chart is due without matplotlib.
     """
     rows = _rows(report)
     about = report.about if isinstance(report, Report) else report.get("about", {})
@@ -101,7 +101,7 @@ def evaluation(report: Report | Mapping[str, Any], *, title: str = "How good is 
     page.section("Measures")
     for words in (*(report.warnings if isinstance(report, Report) else report.get("warnings", ())), *warnings):
         page.warning(words)
-    _measures(page, rows, floor or {})
+    _measures(page, rows)
     if real or made:
         page.section("Samples", "Not chosen: taken evenly from the first to the last.")
         _samples(page, real, "Real records, held out")
@@ -115,13 +115,12 @@ def evaluation(report: Report | Mapping[str, Any], *, title: str = "How good is 
     if len(reliability):
         page.section("Calibration").figure(plots.reliability(reliability), "Probabilities that the model stated, and how often "
                                            "it was right: on the dotted line, it can be believed")
-    if attacks:
-        page.section("Membership", "Can somebody tell what the model learned from?")
-        page.figure(plots.roc(attacks, log=True), "What an attack finds of the records learned from, against how many others "
-                    "it names: on the dotted line, it guesses")
+    if unusual is not None:
+        page.section("Unusual records").figure(plots.roc({"by probability": unusual}), "How many unusual records are found, "
+                                               "against how many usual ones are taken for such: on the dotted line, by chance")
     _learning(page, {"": curves or {}})
     _meanings(page, [quantity for quantity, *_ in rows])
-    _origin(page, {**_protocol(rows), **(protocol or {})}, {**dict(about), **(provenance or {})})
+    _origin(page, {**_protocol(rows), **(protocol or {})}, {**about, **(provenance or {})})
     return page.html()
 
 
@@ -164,10 +163,10 @@ def _quantity(said: Mapping[str, Any]) -> Quantity:
     return next((quantity for quantity in known if quantity.name == bare.name), bare)
 
 
-def _measures(page: Page, rows: Sequence[_Numbers], floor: Mapping[str, Interval]) -> None:
-    heads = [Column("measure"), Column("value"), Column("real against real"), Column("good is"), Column("p-value")]
+def _measures(page: Page, rows: Sequence[_Numbers]) -> None:
+    heads = [Column("measure"), Column("value"), Column("good is"), Column("p-value")]
     cells: list[list[Cell]] = [
-        [quantity.name, Noted(interval, quantity.unit), floor.get(quantity.name),
+        [quantity.name, Noted(interval, quantity.unit),
          quantity.better if quantity.better != "neither" else None, _p(interval.p_value)] for quantity, interval, *_ in rows]
     kept = [j for j in range(len(heads)) if j < 2 or any(row[j] is not None for row in cells)]
     page.table([heads[j] for j in kept], [[row[j] for j in kept] for row in cells], "Each number with its 95 % interval")

@@ -26,7 +26,6 @@ from ...safety.audit import AuditReport, audit
 from ...shelves import FAMILIES, FEATURES
 from ...spaces import Discrete, Records
 from ...training import Journal
-from ...training.journal import read_events
 from ..utility import utility
 from .baselines import copies, noise
 from .costs import Clock, Cost, size_of
@@ -44,8 +43,8 @@ QUICK: dict[str, Any] = {"classifier": "logistic", "repeats": 2, "augmentation":
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. kind: "family" or "baseline"; cost and folder: of models; curve: records seen and loss, by the
-    journal; failed: why there is no more than a name."""
+    """One line of the table. kind: "family" or "baseline"; cost and folder: of models; failed: why there is no more than a
+    name."""
 
     name: str
     kind: str
@@ -54,7 +53,6 @@ class Row:
     utility: Interval | None = None
     cost: Cost | None = None
     made: Sample | None = None
-    curve: tuple[tuple[float, float], ...] = ()
     folder: str | None = None
     failed: str = ""
 
@@ -189,11 +187,8 @@ class _Table:
         drawing = clock.seconds / self.reference.n
         judged = self.reference.judge(model, name=name, made=made)
         row = self.row(name, kind, made, judged.report, judged.made)
-        events = place / "events.jsonl"
-        curve = [(float(e["samples"]), float(e["loss"])) for e in read_events(events)
-                 if e["event"] == "progress" and e.get("loss") is not None] if events.exists() else []
-        cost = Cost(seconds, drawing, size_of(place / "model" if events.exists() else place), watt_hours)
-        return Row(name, kind, row.report, row.audit, row.utility, cost, row.made, tuple(curve), str(place))
+        cost = Cost(seconds, drawing, size_of(place / "model" if (place / "model").is_dir() else place), watt_hours)
+        return Row(name, kind, row.report, row.audit, row.utility, cost, row.made, str(place))
 
 
 def _settings(family: str, codec: Codec) -> dict[str, Any]:
