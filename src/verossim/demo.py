@@ -15,7 +15,7 @@ from .cli import main as verossim
 
 __all__ = ["main", "write_data"]
 
-BUDGET = "150s"
+BUDGET = "90s"
 
 
 def write_data(folder: Path) -> None:

@@ -54,15 +54,15 @@ class Reference:
     """Real records, at most `n` of them, their features and classes, and the measures that fit.
 
     source : anything that `open_source` opens, with its label where it has one. features : a name of the shelf, or "auto";
-    metrics : names of the shelf, or None for all that fit. n : records of either side; None for all, at most
-    `most`.
-    codec, labels : of a model that will be judged, so that pictures come to its size; else they are fitted here.
-    Raises BadData METRIC_FEW where there are fewer records than asked for, BadConfig, and what opening raises.
+    metrics : names of the shelf, or None for all that fit but those to `skip`. n : records of either side; None for all, at
+    most `most`. codec, labels : of a model that will be judged, so that pictures come to its size; else they are fitted here.
+    read : how texts and pairs are read. fit_on : other records, on which features that learn are fitted. Raises BadData
+    METRIC_FEW where there are fewer records than asked for, BadConfig, and what opening raises.
     """
 
     def __init__(self, source: Any, *, label: str | None = None, features: str = "auto", metrics: Sequence[str] | None = None,
                  n: int | None = None, most: int = MOST, seed: int = 0, codec: Codec | None = None, labels: Label | None = None,
-                 read: Mapping[str, Any] | None = None, fit_on: Records | None = None):
+                 read: Mapping[str, Any] | None = None, fit_on: Records | None = None, skip: Sequence[str] = ()):
         if n is not None and not 2 <= n <= most:
             raise BadConfig("SETTING_RANGE", f"'n' is {n}; it should be from 2 to {most:,}.")
         asked = {**(read or {}), "modality": None if codec is None else codec.modality,
@@ -77,7 +77,7 @@ class Reference:
         if n is not None and len(self.records) < n:
             raise BadData("METRIC_FEW", f"{self.origin}: {n:,} records were asked for as the reference, and there are "
                           f"{len(self.records):,}.", "Ask for fewer: -n, or give more records.")
-        self.metrics = _fitting(self.modality, metrics)
+        self.metrics = tuple(name for name in _fitting(self.modality, metrics) if name not in skip)
         self.asked = metrics is not None
         self.features = self._features(features, None if fit_on is None else self.hold(fit_on))
         self.n = len(self.records)
