@@ -106,6 +106,13 @@ def test_classes_are_told_apart_by_bayes_rule_also_in_many_windows(home, model):
     assert model.label.prior.tolist() == [0.5, 0.5]
 
 
+def test_a_report_tells_how_well_classes_are_told_apart(home, model):
+    found = model.evaluate(home / "reviews.csv", metrics=())
+    assert found["accuracy"].value > 0.95 and found["calibration_error"].value < 0.1
+    untold = model.evaluate([text for text, _ in ROWS], metrics=())
+    assert "accuracy" not in untold and untold["bits"].value == pytest.approx(found["bits"].value, rel=0.1)
+
+
 def test_what_is_written_of_a_class_is_as_probable_as_log_prob_says(model):
     for number, label in enumerate(model.classes):
         *_, (text,) = model.write(1, condition=label, seed=4, tokens=20)

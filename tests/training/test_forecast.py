@@ -78,9 +78,12 @@ def test_time_is_measured_with_as_many_records_as_a_step_has():
             CLOCK["now"] += 0.016  # a step, beside what its records take
             return super().loss(batch, turn)
 
-    _, training, cost = settle(Late, Slow.Config(width=16), Training(budget="1000s"), numbers(), Engine())
-    a_record = 0.001 + 0.016 / forecast._batch(numbers(), 10**9)
-    assert cost.seconds / training.samples == pytest.approx(a_record, rel=0.01)
+    batches = set()
+    for asked in ({"budget": "70s"}, {"budget": "1000s"}, {"samples": 2000}, {"budget": "70s", "batch": 8}, {}):
+        _, training, cost = settle(Late, Slow.Config(width=16), Training(**asked), numbers(1000), Engine())
+        assert cost.seconds / training.samples == pytest.approx(0.001 + 0.016 / training.batch, rel=0.01), asked
+        batches.add(training.batch)
+    assert len(batches) >= 3
 
 
 @pytest.mark.parametrize(("native", "gain", "budget", "precision"), [

@@ -158,7 +158,7 @@ class Reference:
         most = max(NAMED[model.likelihood_kind] // len(self.labels.classes), 4)
         rows = known[data.lots(known, most, self.seed)]
         named = self.records.take(rows.tolist())
-        right = calibration.summary(model.predict_proba(named).numpy(), self.classes[rows])
+        right = calibration.summary(model.predict_proba(as_read(model, named)).numpy(), self.classes[rows])
         stamp = replace(stamp, metric="calibration", settings={}, reference=Sample(named).digest(), real=len(rows))
         return report.with_([Measured(ACCURACY, right.accuracy, stamp), Measured(ECE, right.error, stamp)],
                             reliability=right.curve)
@@ -166,9 +166,9 @@ class Reference:
     def _read(self, opened: data.Source, n: int | None) -> tuple[Records, np.ndarray]:
         """The records of a source, at most n, chosen by a hash of their number."""
         if self.modality == "text":
-            texts = (bytes(text).decode("utf-8", "replace") for block in data.whole(opened.blocks())
-                     for text in block.columns.get("text", ()))
-            return _pieces(texts, n or self.most, self.seed), np.zeros(0, np.int64)
+            texts = ((bytes(text).decode("utf-8", "replace"), y) for block in data.whole(opened.blocks())
+                     for text, y in zip(block.columns.get("text", ()), self._named(block), strict=True))
+            return _pieces(texts, n or self.most, self.seed)
         chosen = data.Chosen(n or self.most, self.seed)
         for block in opened.blocks():
             chosen.add(block.without(*(name for name in [opened.weight] if name)))
@@ -177,16 +177,18 @@ class Reference:
     def _parsed(self, block: Records) -> tuple[Records, np.ndarray]:
         """Records as the codec parses them, without their label, and their classes (N,)."""
         if self.modality == "text":
-            return _pieces([str(text) for text in block.columns["text"]], self.most, self.seed), np.full(0, -1)
+            return _pieces(zip(map(str, block.columns["text"]), self._named(block), strict=True), self.most, self.seed)
         column = None if self.labels is None else self.labels.config.column
         parsed = self.codec.parse(block.without(*([column] if column else [])), self.problems)
         if not len(parsed):
             first = f"The first problem: {self.problems[0].message}" if self.problems else ""
             raise BadData("DATA_EMPTY", f"{block.origin}: no record can be measured.", first)
-        y = np.full(len(block), -1)
-        if self.labels is not None and column in block.columns:
-            y = self.labels.encode(block).numpy()
-        return parsed, y[data.rows_of(block, parsed)]
+        return parsed, self._named(block)[data.rows_of(block, parsed)]
+
+    def _named(self, block: Records) -> np.ndarray:
+        """The classes (N,) of a block; -1 where there is none."""
+        there = self.labels is not None and self.labels.config.column in block.columns
+        return self.labels.encode(block).numpy() if there and self.labels is not None else np.full(len(block), -1)
 
     def _features(self, name: str, others: Sample | None) -> Features:
         """The features, fitted: those that learn on other records, or on a third of the reference, which is then compared no
@@ -243,15 +245,16 @@ def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(asked) if asked is not None else tuple(name for name in METRICS.names() if fits(name))
 
 
-def _pieces(texts: Iterable[str], n: int, seed: int) -> Records:
-    """At most n pieces of PIECE characters that texts are cut into; what is left over of a text is a piece where it is all of
-    it, or half as long. Raises BadData DATA_EMPTY."""
+def _pieces(texts: Iterable[tuple[str, int]], n: int, seed: int) -> tuple[Records, np.ndarray]:
+    """At most n pieces of PIECE characters that texts are cut into, each of the class of its text; what is left over of a text
+    is a piece where it is all of it, or half as long. Raises BadData DATA_EMPTY."""
     chosen = data.Chosen(n, seed)
-    for text in texts:
+    for text, y in texts:
         pieces = [piece for first in range(0, len(text), PIECE)
                   if (piece := text[first:first + PIECE]).strip() and (len(text) <= PIECE or 2 * len(piece) >= PIECE)]
         if pieces:
-            chosen.add(Records({"text": pieces}, "texts"))
+            chosen.add(Records({"text": pieces, "class": [int(y)] * len(pieces)}, "texts"))
     if not chosen.given:
         raise BadData("DATA_EMPTY", "There is no text to measure: all are empty.", "Give or write longer ones.")
-    return chosen.records()
+    found = chosen.records()
+    return found.without("class"), np.asarray(found.columns["class"], np.int64)

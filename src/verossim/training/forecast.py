@@ -113,17 +113,31 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
     training = replace(training, optimizer=kind.optimizer) if training.optimizer == "auto" else training
-    a_step = -(-training.batch // engine.ranks) if isinstance(training.batch, int) else _batch(data, math.inf, kind.a_step)
-    prober = _Prober(build, data, training.precision, training.optimizer, engine, a_step,
+    samples = training.samples if isinstance(training.samples, int) else None
+    if samples is None and budget is None:
+        samples = min(max(EPOCHS * len(data), LEAST), MOST)
+
+    def a_step(seen: float) -> int:
+        return max(training.batch if isinstance(training.batch, int) else _batch(data, seen, kind.a_step), engine.ranks)
+
+    def a_share(enough: float) -> int:
+        return -(-a_step(enough if samples is None else samples) // engine.ranks)
+
+    def left() -> float:
+        return math.inf if budget is None else budget - (time.perf_counter() - began)
+
+    def affordable(probe: _Probe) -> float:
+        return USED * left() * engine.ranks / probe.seconds if samples is None else samples
+    prober = _Prober(build, data, training.precision, training.optimizer, engine, a_share,
                      PROBING * budget if budget else PROBING_SECONDS, limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
     config, probe = _widest(prober, config, budget)
-    left = math.inf if budget is None else budget - (time.perf_counter() - began)
-    wanted = min(max(EPOCHS * len(data), LEAST), MOST) if budget is None else USED * left * engine.ranks / probe.seconds
-    wanted = training.samples if isinstance(training.samples, int) else wanted
-    batch = max(training.batch if isinstance(training.batch, int) else _batch(data, wanted, kind.a_step), engine.ranks)
-    samples = training.samples if isinstance(training.samples, int) else max(1, round(wanted / batch)) * batch
+    batch = a_step(affordable(probe))
+    if samples is None and batch != a_step(probe.enough):  # more records in a step take less time each
+        probe = replace(prober, records=lambda enough: -(-batch // engine.ranks)).probe(config)
+    if samples is None:
+        samples = max(1, round(affordable(probe) / batch)) * batch
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
     rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
     compiled = training.compile != "no" and prober.compiled(config, samples, probe, training.compile == "yes")
@@ -132,7 +146,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     seconds = samples * probe.seconds / engine.ranks
     forecast = Forecast(seconds, need, probe.parameters, 4 * probe.parameters, 16 * probe.parameters)
     if budget is not None:
-        _check_budget(training.budget, left, settled, seconds)
+        _check_budget(training.budget, left(), settled, seconds)
     _check_disk(folder, forecast)
     return config, settled, forecast
 
@@ -196,7 +210,8 @@ def _widest(prober: "_Prober", config: Any, budget: float | None) -> tuple[Any, 
 class _Prober:
     """Measures networks on a few records of the data.
 
-    records : of a step. seconds : that may be spent on so many once a few were measured. limit : of memory, in bytes.
+    records : of one rank's share of a step, in a run that sees at least so many. seconds : that may be spent on them once a few
+    were measured. limit : of memory, in bytes.
     """
 
     build: Callable[[Any], LearnsByGradient]
@@ -204,7 +219,7 @@ class _Prober:
     precision: str
     optimizer: str
     engine: Engine
-    records: int
+    records: Callable[[float], int]
     seconds: float
     limit: int
 
@@ -215,7 +230,9 @@ class _Prober:
         size, width = sum(p.numel() for p in parameters.values()), vars(family.config).get("width") or PEAK_WIDTH
         if 4 * COPIES * size > self.limit:
             return _Probe(math.inf, 0.0, size, family.peak, width, 0)
-        count = min(PROBED, self.records, len(self.data))
+        enough = family.enough or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
+        records = min(self.records(enough), len(self.data))
+        count = min(PROBED, records)
         family.to(self.engine.device).train()
         family.start(batch := self._batch(count), Noise(0, 1))
         for network in family.networks.values() if compiled else ():
@@ -230,10 +247,8 @@ class _Prober:
         optimizers.set_rate(0.0)
         self._step(family, optimizers, count)
         a_record = self._quicker(family, optimizers, count)
-        many = int(min(self.records, len(self.data), self.seconds / max(2 * a_record, 1e-9),
-                       self.limit / max(4 * bytes_each, 1.0)))
+        many = int(min(records, self.seconds / max(2 * a_record, 1e-9), self.limit / max(4 * bytes_each, 1.0)))
         a_record = self._quicker(family, optimizers, many) if many > count else a_record
-        enough = family.enough or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
         return _Probe(a_record, bytes_each, size, family.peak, width, enough)
 
     def _quicker(self, family: LearnsByGradient, optimizers: Optimizers, count: int) -> float:
