@@ -32,6 +32,7 @@ NORMAL_95 = 1.959963984540054  # 97.5 % of a standard normal lie below
 EPSILON = torch.finfo(torch.float64).eps
 EXACT = 1e-7  # error of the eigenvalues, relative to the distance, above which they are computed the careful way
 ENOUGH = 4  # records a feature, from where the intervals hold
+NORMAL_FROM = 10_000  # degrees of freedom, above which a chi-square is taken as normal
 WIDE = 512  # features, up to where all three ways to halve four quarters are taken
 
 
@@ -90,7 +91,7 @@ class Frechet(Metric):
     """F = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), of these records and extrapolated to infinitely many.
 
     The interval of "frechet" is for the mean of the value over other records, as many; that of "frechet_infinity" for the
-    distance of the distributions, t: where (F - t)^2 < 1.96^2 (k t + V). V is the variance of the second order (taken as that
+    distance of the distributions, t: from errors of variance k t + V. V is the variance of the second order (taken as that
     of normals), which the extrapolation has once more over the K ways to halve; k F that of the first order, of the influences
     over N less what these are too high, 2 V: it goes with F, as both are quadratic in what differs."""
 
@@ -123,9 +124,10 @@ class Frechet(Metric):
         value = full - (float(np.mean(halves)) - full) * _share(N, M)
         if min(N, M) < ENOUGH * D:
             return {"frechet": Interval(full), "frechet_infinity": Interval(value)}
-        V1, V2 = _variances(x, y, a, b)
+        V1, V2, third = _cumulants(x, y, a, b)
         k = max((V1 - 2 * V2) / (max(value, math.sqrt(V2)) or 1.0), V1 / (full or 1.0), 0.0)
-        return {"frechet": _interval(full, value, k, V2), "frechet_infinity": _interval(value, value, k, V2 * (1 + 1 / K))}
+        return {"frechet": _interval(full, value, k, V2, third),
+                "frechet_infinity": _interval(value, value, k, V2 * (1 + 1 / K), third)}
 
     def notes(self, real: Sample, made: Sample) -> list[str]:
         """That there are too few records for an interval, where there are."""
@@ -134,11 +136,30 @@ class Frechet(Metric):
             f"The Frechet distance has no interval: {few:,} records for {D:,} features; from {ENOUGH * D:,} on it has one."]
 
 
-def _interval(centre: float, value: float, k: float, V: float) -> Interval:
-    """Where (value - t)^2 < z^2 (k t + V), moved from value to centre."""
-    z = NORMAL_95
-    middle, reach = z * z * k / 2, z * math.sqrt(max(k * value, 0) + z * z * k * k / 4 + V)
-    return Interval(centre, centre + middle - reach, centre + middle + reach)
+def _interval(centre: float, value: float, k: float, V: float, third: float) -> Interval:
+    """The t that `value` is 95 % likely of, moved from value to centre.
+
+    Errors of the second order are a sum of squares, far from normal where few of them count. value - t is taken as c times a
+    noncentral chi-square less its mean, whose second and third cumulants are V and `third` where t is 0 (Buckley and Eagleson,
+    1988), and whose variance grows by k t.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import ncx2
+    freedom = 8 * V ** 3 / third ** 2 if third > 0 else math.inf
+    c = math.sqrt(V / (2 * freedom)) if V > 0 else 0.0
+
+    def error(share: float, t: float) -> float:
+        t = max(t, 0.0)
+        apart = k * t / (4 * c * c) if c > 0 else math.inf
+        if freedom + apart > NORMAL_FROM:
+            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(k * t + V)
+        return c * (float(ncx2.ppf(share, freedom, apart)) - freedom - apart)
+
+    def end(share: float, far: float) -> float:
+        start = value - error(share, 0.0)
+        return start if start <= 0 else float(brentq(lambda t: value - t - error(share, t), 0.0, far))
+    beyond = abs(value) + 8 * NORMAL_95 ** 2 * (k + math.sqrt(V)) + 8 * NORMAL_95 * math.sqrt(k * abs(value) + V)
+    return Interval(centre, centre + end(0.975, beyond) - value, centre + end(0.025, beyond) - value)
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -221,8 +242,9 @@ def _doubt(squares: Tensor) -> float:
     return float(torch.minimum(error / (2 * squares.sqrt()), error.sqrt()).nan_to_num(0.0).sum())
 
 
-def _variances(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> tuple[float, float]:
-    """V1, of the influences of the first order over the numbers of records, and V2, of the second.
+def _cumulants(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> tuple[float, float, float]:
+    """V1, the variance of the influences of the first order over the numbers of records; V2, that of the second order, and its
+    third cumulant, 8 times the sum of the cubes of what V2 has twice the squares of.
 
     influence of x : 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1), less its mean
     V2 = (1/N + 1/M)^2 sum_ij w_ij^2 (1 + [i = j]), w_ij = c_i c_j / (c_i + c_j), and 2 |S1/N + S2/M|^2 of the means
@@ -240,9 +262,11 @@ def _variances(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> tuple[fl
         influence = torch.cat([2 * d @ delta + d.square().sum(dim=1) - (d @ U).square().sum(dim=1)
                                for d in (block - moments.mean for block in _blocks(side))])
         V1 += float(influence.var()) / moments.count
-    w = (c[:, None] * c / (c[:, None] + c)).square()
-    second = (1 / a.count + 1 / b.count) ** 2 * (w.sum() + w.diagonal().sum())
-    return V1, float(second + 2 * (S1 / a.count + S2 / b.count).square().sum())
+    w = c[:, None] * c / (c[:, None] + c)
+    each, means = 1 / a.count + 1 / b.count, S1 / a.count + S2 / b.count
+    second = each ** 2 * (w.square().sum() + w.diagonal().square().sum()) + 2 * means.square().sum()
+    third = 4 * each ** 3 * (w.pow(3).sum() + w.diagonal().pow(3).sum()) + 8 * (means @ means * means).sum()
+    return V1, float(second), float(third)
 
 
 MEMBER = Frechet
