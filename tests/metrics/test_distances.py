@@ -93,13 +93,27 @@ def test_frechet_of_infinitely_many_is_the_truth_where_that_of_these_is_not():
 
 def test_the_influence_of_a_record_is_what_the_distance_gains_by_it():
     x, y = normals(400, 6, 0), normals(300, 6, 1, 1.4, 0.7)
-    V1, _ = frechet._variances(x, y, frechet._moments(x), frechet._moments(y))
+    V1, _, _ = frechet._cumulants(x, y, frechet._moments(x), frechet._moments(y))
 
     def jackknife(a: np.ndarray, distance) -> float:
         left = np.array([distance(np.delete(a, i, axis=0)) for i in range(len(a))])
         return float((len(a) - 1) / len(a) * np.sum((left - left.mean()) ** 2))
     expected = jackknife(x, lambda a: frechet_distance(a, y)) + jackknife(y, lambda b: frechet_distance(x, b))
     assert pytest.approx(expected, rel=0.03) == V1
+
+
+def test_errors_of_frechet_where_nothing_differs_have_the_cumulants_that_its_interval_is_from():
+    g, told = np.random.default_rng(0), []
+    found = np.empty(3000)
+    for i in range(len(found)):
+        x, y = (g.normal(size=(n, 3)) * [1, 0.8, 0.5] for n in (200, 150))
+        a, b = frechet._moments(x), frechet._moments(y)
+        found[i] = frechet._of_moments(a, b)
+        if i < 30:
+            told.append(frechet._cumulants(x, y, a, b)[1:])
+    V, third = np.mean(told, axis=0)
+    assert found.var() == pytest.approx(V, rel=0.1)
+    assert np.mean((found - found.mean()) ** 3) == pytest.approx(third, rel=0.25)
 
 
 def test_frechet_with_few_records_has_a_value_and_a_word_why_no_interval():
