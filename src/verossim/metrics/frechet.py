@@ -151,6 +151,7 @@ def _ends(F: float, errors: Errors, more: float) -> tuple[float, float]:
     F - t is taken as c times a noncentral chi-square: its cumulants where t is 0 are those of the second order (Buckley and
     Eagleson, 1988), as errors that are sums of few squares are far from normal; its variance grows by k t. Where F is small it
     tells k badly, and too low when F is too low: at the upper end k is at least that of the mean direction of errors, 2 V / mean.
+    No t is below 0, so neither is the upper end.
     """
     from scipy.optimize import brentq
     from scipy.stats import ncx2
@@ -170,7 +171,7 @@ def _ends(F: float, errors: Errors, more: float) -> tuple[float, float]:
         at_0 = value - error(share, slope, 0.0)
         beyond = abs(value) + 8 * NORMAL_95 ** 2 * (slope + math.sqrt(V)) + 8 * NORMAL_95 * math.sqrt(slope * abs(value) + V)
         return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(share, slope, t), 0.0, beyond))
-    return end(0.975, k) - value, end(0.025, steep) - value
+    return end(0.975, k) - value, max(end(0.025, steep), 0.0) - value
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:
