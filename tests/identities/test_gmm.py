@@ -1,6 +1,5 @@
 """What is true of learning any mixture: EM climbs to where no direction climbs, and its sums add up."""
 
-import itertools
 import math
 
 import numpy as np
@@ -18,7 +17,7 @@ from verossim.spaces import Discrete
 @pytest.mark.parametrize("prior", [0.0, 0.3, 5.0])
 @pytest.mark.parametrize("missing", [0.0, 0.25])
 def test_em_never_falls(kind, prior, missing):
-    for conditional, dtype in itertools.product((False, True), (torch.float64, torch.float32)):
+    for conditional, dtype in ((False, torch.float32), (True, torch.float64)):
         n = 60 if prior else 120
         x = mixed(n, dtype, missing)
         g = torch.Generator().manual_seed(1)
