@@ -149,9 +149,9 @@ def _ends(F: float, errors: Errors, more: float) -> tuple[float, float]:
     """How far the ends of the interval of the t that F is 95 % likely of lie from F less its mean error. more : of V, beside V.
 
     F - t is taken as c times a noncentral chi-square: its cumulants where t is 0 are those of the second order (Buckley and
-    Eagleson, 1988), as errors that are sums of few squares are far from normal; its variance grows by k t. Where F is small it
-    tells k badly, and too low when F is too low: at the upper end k is at least that of the mean direction of errors, 2 V / mean.
-    No t is below 0, so neither is the upper end.
+    Eagleson, 1988), as errors that are sums of few squares are far from normal; its variance grows by k t. A small F
+    tells k badly, and too low when F is too low: at the upper end k is at least that of the mean direction of errors,
+    2 V / mean. No t is below 0, so neither is the upper end.
     """
     from scipy.optimize import brentq
     from scipy.stats import ncx2
