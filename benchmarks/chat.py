@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
-import torch
 
 import verossim
 from real import exchanges, plays
@@ -108,7 +107,7 @@ def main() -> None:
             print(json.dumps(result), flush=True)
             write("chat.jsonl", seed=seed, base=asked.base, samples=asked.samples, exchanges=len(learned), held=len(held),
                   seconds=seconds, **shape, parameters=sum(p.numel() for p in model.family.parameters()),
-                  threads=torch.get_num_threads(), **result, **about)
+                  **result, **about)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def exchanges() -> list[tuple[str, str]]:
         for name in sorted(package.namelist()):
             if name.startswith("chatterbot_corpus/data/english/") and name.endswith(".yml"):
                 for said in yaml.safe_load(package.read(name))["conversations"]:
-                    said = [" ".join(str(line).split()) for line in said]
+                    said = [" ".join(str(line).split()) for line in (said if isinstance(said, list) else ())]
                     found.update(dict.fromkeys((q, a) for q, a in pairwise(said) if q and a))
     return list(found)
 

@@ -6,9 +6,10 @@
 Data: 35,623 paragraphs of LibreOffice's help (Debian `libreoffice-help-en-us`, `-pt-br`). A paragraph is held out by a hash of
 its English, so that equal ones are on one side; --judged of those, of at most 400 characters, are translated by beams of 4 and
 held against theirs by BLEU and chrF (sacrebleu). Ours: `verossim.fit --condition en --target pt --budget`, which chooses all.
-Marian: as many parameters as ours (d_model 256, MLP of 1,024, four heads; layers in encoder and decoder as many as that takes),
-byte-pair tokens of its own, 8,000 for both languages, AdamW, warm-up and cosine, label smoothing 0.1, dropout 0.1, 48 pairs of
-about one length a step; its time goes by the same clock, with --cpu-time that of this process's CPU.
+Marian: about as many parameters as ours (d_model from 64 to 384, an MLP of four times that, as many layers in the encoder as in
+the decoder), byte-pair tokens of its own, 8,000 for both languages, AdamW, warm-up, cosine, label smoothing 0.1, dropout 0.1,
+48 pairs of about one length a step. Of three rates it has the one whose loss is least after a twentieth of the time, which does
+not count. Time goes by the wall, with --cpu-time by this process's CPU.
 Results: benchmarks/results/translation.jsonl.
 """
 
@@ -33,8 +34,8 @@ import verossim
 from real import pairs
 from timing import host, write
 
-WIDTH, HEADS, VOCABULARY, LONGEST = 256, 4, 8000, 192
-RATE, WARM, SMOOTHED, DROPPED, PAIRS, POOL = 1e-3, 500, 0.1, 0.1, 48, 100
+WIDTHS, LAYERS, HEADS, VOCABULARY, LONGEST = (64, 96, 128, 192, 256, 384), range(2, 9), 4, 8000, 192
+RATES, TRIED, WARM, SMOOTHED, DROPPED, PAIRS, POOL = (3e-4, 6e-4, 1.2e-3), 0.05, 500, 0.1, 0.1, 48, 100
 BEAMS, SHOWN, SHORT = 4, 5, 400
 PAD, END = 0, 1
 
@@ -57,8 +58,7 @@ class Marian:
     """A MarianMTModel and its tokenizer, that learned from pairs for so many seconds of a clock."""
 
     def __init__(self, learned: list[tuple[str, str]], parameters: int, seconds: float, seed: int, clock: Any):
-        began = clock()
-        torch.manual_seed(seed)
+        self.seed, self.clock = seed, clock
         self.tokenizer = Tokenizer(models.BPE())
         self.tokenizer.pre_tokenizer, self.tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
         special = ["<pad>", "</s>"]
@@ -66,34 +66,46 @@ class Marian:
             vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
         self.tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])
         self.tokenizer.enable_truncation(LONGEST)
-        self.model = min((self._sized(layers) for layers in range(1, 9)), key=lambda m: abs(m.num_parameters() - parameters))
-        data = [tuple(torch.tensor(self.tokenizer.encode(text).ids) for text in pair) for pair in learned]
-        self.steps = 0
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=(0.9, 0.98), fused=True)
+        self.shape = min(((width, layers) for width in WIDTHS for layers in LAYERS),
+                         key=lambda shape: abs(math.log(self._sized(*shape).num_parameters() / parameters)))
+        self.data = [tuple(torch.tensor(self.tokenizer.encode(text).ids) for text in pair) for pair in learned]
+        losses = {rate: self._learn(rate, TRIED * seconds) for rate in RATES}
+        self.rate = min(losses, key=losses.__getitem__)
+        self._learn(self.rate, seconds)
+
+    def _learn(self, highest: float, seconds: float) -> float:
+        """From the beginning for so long; the mean loss of the last tenth of the time."""
+        torch.manual_seed(self.seed)
+        began, last = self.clock(), []
+        self.model, self.steps = self._sized(*self.shape), 0
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=highest, betas=(0.9, 0.98), fused=True)
         loss_of = torch.nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=SMOOTHED)
         self.model.train()
-        for batch in self._batches(data, seed):
-            done = (clock() - began) / seconds
+        for batch in self._batches(self.data, self.seed):
+            done = (self.clock() - began) / seconds
             if done >= 1:
                 break
             rate = min(1.0, (self.steps + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * done))
             for group in optimizer.param_groups:
-                group["lr"] = RATE * rate
+                group["lr"] = highest * rate
             source, target = (torch.nn.utils.rnn.pad_sequence(side, True, PAD) for side in zip(*batch, strict=True))
             given = torch.nn.functional.pad(target, (1, 0), value=PAD)[:, :-1]
             logits = self.model(input_ids=source, attention_mask=source != PAD, decoder_input_ids=given).logits
-            loss_of(logits.flatten(0, 1), target.masked_fill(target == PAD, -100).flatten()).backward()
+            loss = loss_of(logits.flatten(0, 1), target.masked_fill(target == PAD, -100).flatten())
+            loss.backward()
+            last += [float(loss.detach())] if done > 0.9 else []
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             self.steps += 1
         self.model.eval()
+        return sum(last) / len(last) if last else math.inf
 
     @staticmethod
-    def _sized(layers: int) -> MarianMTModel:
+    def _sized(width: int, layers: int) -> MarianMTModel:
         return MarianMTModel(MarianConfig(
-            vocab_size=VOCABULARY, d_model=WIDTH, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=HEADS,
-            decoder_attention_heads=HEADS, encoder_ffn_dim=4 * WIDTH, decoder_ffn_dim=4 * WIDTH, dropout=DROPPED,
+            vocab_size=VOCABULARY, d_model=width, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=HEADS,
+            decoder_attention_heads=HEADS, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width, dropout=DROPPED,
             activation_function="gelu", max_position_embeddings=LONGEST + 8, pad_token_id=PAD, eos_token_id=END,
             decoder_start_token_id=PAD, forced_eos_token_id=END, share_encoder_decoder_embeddings=True, scale_embedding=True))
 
@@ -150,12 +162,13 @@ def main() -> None:
     said = [model.search(condition=text, beam=BEAMS).text.strip() for text in english]
     parameters = sum(p.numel() for p in model.family.parameters())
     told("verossim", said, seconds=seconds, writing=clock() - began, parameters=parameters,
-         bits=model.card["history"].get("held_out"), config=vars(model.family.config),
+         held_out=model.card["held_out"], config=vars(model.family.config),
          training=model.card["history"]["training"])
     peer = Marian(learned, parameters, seconds, asked.seed, clock)
     began = clock()
     said = peer.translated(english)
-    told("marian", said, seconds=seconds, writing=clock() - began, parameters=peer.model.num_parameters(), steps=peer.steps)
+    told("marian", said, seconds=seconds, writing=clock() - began, parameters=peer.model.num_parameters(), steps=peer.steps,
+         shape=peer.shape, rate=peer.rate)
 
 
 if __name__ == "__main__":

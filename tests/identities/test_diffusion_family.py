@@ -210,7 +210,7 @@ def test_log_prob_says_what_it_is_and_is_a_record_s_own(space, method, kind, mon
 
 
 def test_completion_keeps_what_is_known(space, monkeypatch):
-    monkeypatch.setattr(diffusion, "Completion", partial(diffusion.Completion, levels=6, rounds=1))
+    monkeypatch.setattr(diffusion, "Completion", partial(diffusion.Completion, levels=6, rounds=2))
     found, x = family(space), records(space, 4)
     gaps = x.clone()
     gaps.flatten(1)[1:3, -4:] = math.nan

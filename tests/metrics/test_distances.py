@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.stats import chi2, ncx2
 from sklearn.metrics import pairwise_distances
 
 from verossim.errors import BadConfig, BadData, Incompatible
@@ -111,10 +112,44 @@ def test_errors_of_frechet_where_nothing_differs_have_the_cumulants_that_its_int
         found[i] = frechet._of_moments(a, b)
         if i < 30:
             errors = frechet._errors(x, y, a, b)
-            told.append((errors.mean, errors.V, errors.third))
-    mean, V, third = np.mean(told, axis=0)
+            told.append((errors.mean, errors.V, errors.skewness))
+    mean, V, skewness = np.mean(told, axis=0)
     assert found.mean() == pytest.approx(mean, rel=0.05) and found.var() == pytest.approx(V, rel=0.1)
-    assert np.mean((found - found.mean()) ** 3) == pytest.approx(third, rel=0.25)
+    assert np.mean((found - found.mean()) ** 3) / found.std() ** 3 == pytest.approx(skewness, rel=0.2)
+
+
+def test_ends_are_those_of_a_noncentral_chi_square_where_it_is_one():
+    w = 0.3
+    for F in (0.9, 2.0, 7.0):  # w times a chi-square of one degree of freedom, noncentral by t / w: of variance 2 w^2 + 4 w t
+        errors = frechet.Errors(first=4 * w * (F - w) + 4 * w * w, mean=w, V=2 * w * w, skewness=8 ** 0.5)
+        low, high = frechet._ends(F - w, F, errors, errors.V)
+        assert ncx2.cdf(F / w, 1, high / w) == pytest.approx(0.025, abs=1e-6)
+        assert ncx2.sf(F / w, 1, max(low, 0) / w) == pytest.approx(0.025 if low > 0 else chi2.sf(F / w, 1), abs=1e-6)
+    assert low > 0
+    low, high = frechet._ends(0.01 - w, 0.01, frechet.Errors(0.0, w, 2 * w * w, 8 ** 0.5), 2 * w * w)
+    assert low < 0 <= high
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_intervals_of_frechet_of_two_features_hold_the_truth_and_are_not_too_wide(shift):
+    g, ends, values = np.random.default_rng(2), [], []
+    for _ in range(200):
+        x, y = g.normal(size=(150, 2)) * [1, 0.4], g.normal(size=(150, 2)) * [1, 0.4] + [shift, 0]
+        these, infinity = Frechet().compare(Sample(features=x), Sample(features=y), g).values()
+        ends.append((these.low, these.high, infinity.low, infinity.high))
+        values.append(these.value)
+    low, high, low_infinity, high_infinity = np.transpose(ends)
+    for below, above, truth in ((low, high, np.mean(values)), (low_infinity, high_infinity, shift ** 2)):
+        assert np.mean((below <= truth) & (truth <= above)) > 0.89, truth
+    assert np.mean(high - low) < 6 * np.std(values) and (high_infinity >= 0).all()
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e9, 1e60])
+def test_the_unit_of_the_features_changes_nothing_of_frechet(unit):
+    x, y = normals(90, 3, 0), normals(80, 3, 1, shift=0.3)
+    for a, b in zip(measure("frechet", x, y), measure("frechet", x * unit, y * unit), strict=True):
+        ends = [np.array([i.low, i.value, i.high]) for i in (a.interval, b.interval)]
+        np.testing.assert_allclose(ends[1] / unit / unit, ends[0], rtol=1e-6)
 
 
 def test_frechet_with_few_records_has_a_value_and_a_word_why_no_interval():

@@ -216,6 +216,15 @@ def test_texts_of_a_column_are_measured_and_audited_by_what_their_model_held_out
     assert {attack.by for attack in report.membership} >= {"log_prob"}
 
 
+def test_chats_are_no_texts_to_measure_and_it_is_said_what_they_are_scored_by(lines, tmp_path):
+    chat = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]}
+    (tmp_path / "chats.jsonl").write_text((json.dumps(chat) + "\n") * 30)
+    model = verossim.fit(lines[:40], family="autoregressive", samples=64, context=64, width=32, batch=32)
+    with pytest.raises(BadData, match="chats") as refused:
+        model.evaluate(tmp_path / "chats.jsonl", metrics=())
+    assert refused.value.code == "DATA_EMPTY" and "log-prob" in refused.value.hint
+
+
 def test_records_of_a_long_source_are_taken_from_all_of_it_and_scored_ones_too():
     table = pa.table({"place": np.arange(50_000.0), "kind": np.arange(50_000) // 25_000})
     for of in (Reference(table, metrics=(), most=1000), Reference(table, metrics=(), n=1000)):

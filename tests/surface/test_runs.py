@@ -70,10 +70,9 @@ def test_a_run_that_was_stopped_goes_on_by_the_same_command(home, tmp_path):
     words = [sys.executable, "-m", "verossim", *begin("vae", home, tmp_path / "cut")]
     words[words.index("640")] = "8000"
     journal, seen = tmp_path / "cut/events.jsonl", 0
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, status, event in ((signal.SIGTERM, 143, '"saved"'), (signal.SIGINT, 130, '"resumed"')):
         running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        before = journal.read_text().count('"progress"') if journal.exists() else 0
-        while running.poll() is None and not (journal.exists() and journal.read_text().count('"progress"') > before):
+        while running.poll() is None and not (journal.exists() and event in journal.read_text()):
             time.sleep(0.01)
         running.send_signal(number)
         _, err = running.communicate(timeout=60)

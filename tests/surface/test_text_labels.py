@@ -109,6 +109,10 @@ def test_classes_are_told_apart_by_bayes_rule_also_in_many_windows(home, model):
 def test_a_report_tells_how_well_classes_are_told_apart(home, model):
     found = model.evaluate(home / "reviews.csv", metrics=())
     assert found["accuracy"].value > 0.95 and found["calibration_error"].value < 0.1
+    long = " ".join(text for text, label in ROWS if label == "good")
+    assert len(long) > 500
+    pieces = model.evaluate([{"review": long, "stars": "good"}, {"review": long[::-1], "stars": "bad"}] * 2, metrics=())
+    assert pieces["accuracy"].stamp.real > 4 and "pieces" in pieces["accuracy"].notes[0]
     untold = model.evaluate([text for text, _ in ROWS], metrics=())
     assert "accuracy" not in untold and untold["bits"].value == pytest.approx(found["bits"].value, rel=0.1)
 

@@ -32,7 +32,7 @@ NORMAL_95 = 1.959963984540054  # 97.5 % of a standard normal lie below
 EPSILON = torch.finfo(torch.float64).eps
 EXACT = 1e-7  # error of the eigenvalues, relative to the distance, above which they are computed the careful way
 ENOUGH = 4  # records a feature, from where the intervals hold
-NORMAL_FROM = 10_000  # degrees of freedom, above which a chi-square is taken as normal
+NORMAL_FROM = 10_000  # degrees of freedom and noncentrality, above which a chi-square is taken as normal
 WIDE = 512  # features, up to where all three ways to halve four quarters are taken
 
 
@@ -92,7 +92,9 @@ class Frechet(Metric):
 
     The interval of "frechet" is for the mean of the value over other records, as many; that of "frechet_infinity" for the
     distance of the distributions, t. Errors have the variance k t + V: V is that of the second order, which the extrapolation
-    has once more over the K ways to halve; k t that of the first, which goes with t as both are quadratic in what differs."""
+    has once more over the K ways to halve; k t that of the first, which goes with t as both are quadratic in what differs.
+    V, and by how much F is too high, are those of normals: of few features with heavy tails intervals hold the truth less
+    often (docs/log.md)."""
 
     gives = (
         Quantity("frechet", "lower", "how far mean and covariance of the features are apart, of as many records as there are",
@@ -124,8 +126,10 @@ class Frechet(Metric):
         if min(N, M) < ENOUGH * D:
             return {"frechet": Interval(full), "frechet_infinity": Interval(value)}
         errors = _errors(x, y, a, b)
-        return {name: Interval(centre, *(centre + end for end in _ends(full, errors, more)))
-                for name, centre, more in (("frechet", full, 0.0), ("frechet_infinity", value, 1 / K))}
+        low, high = _ends(full - errors.mean, full, errors, errors.V)
+        these = Interval(full, errors.mean + low, max(errors.mean + high, full - value))
+        low, high = _ends(value, full, errors, errors.V * (1 + 1 / K))
+        return {"frechet": these, "frechet_infinity": Interval(value, min(value, max(low, 0.0)), high)}
 
     def notes(self, real: Sample, made: Sample) -> list[str]:
         """That there are too few records for an interval, where there are."""
@@ -137,41 +141,45 @@ class Frechet(Metric):
 @dataclass(frozen=True)
 class Errors:
     """Of the distance F: the variance of the first order, from the influences of the records, which is too high by 2 V; and of
-    the second order, the mean, the variance V and the third cumulant."""
+    the second order, the mean, the variance V and the skewness."""
 
     first: float
     mean: float
     V: float
-    third: float
+    skewness: float
 
 
-def _ends(F: float, errors: Errors, more: float) -> tuple[float, float]:
-    """How far the ends of the interval of the t that F is 95 % likely of lie from F less its mean error. more : of V, beside V.
+def _ends(value: float, F: float, errors: Errors, V: float) -> tuple[float, float]:
+    """Between which t the distance is, of which `value` is an estimate without bias, with the variance V where t is 0; the
+    greater is at least 0.
 
-    F - t is taken as c times a noncentral chi-square: its cumulants where t is 0 are those of the second order (Buckley and
-    Eagleson, 1988), as errors that are sums of few squares are far from normal; its variance grows by k t. A small F
-    tells k badly, and too low when F is too low: at the upper end k is at least that of the mean direction of errors,
-    2 V / mean. No t is below 0, so neither is the upper end.
+    Those t of which value - t is within its 95 %, as a scaled noncentral chi-square less its mean: errors that are sums of few
+    squares are far from normal. Where t is 0 it has the cumulants of the second order (Buckley and Eagleson, 1988), and its
+    variance grows by k t. A small F tells k badly, and too low when F is too low: at the upper end k is at least that of the
+    mean direction of errors, 2 V / mean. All is counted in roots of V, so that the unit of the features changes nothing.
     """
     from scipy.optimize import brentq
-    from scipy.stats import ncx2
-    V, value = errors.V * (1 + more), F - errors.mean
-    k = max((errors.first - 2 * errors.V) / (max(value, math.sqrt(errors.V)) or 1.0), errors.first / (F or 1.0), 0.0)
-    steep = max(k, 2 * errors.V / (errors.mean or 1.0))
-    freedom = 8 * V ** 3 / errors.third ** 2 if errors.third > 0 else math.inf
-    c = math.sqrt(V / (2 * freedom)) if V > 0 else 0.0
+    from scipy.special import chndtrix
+    unit = math.sqrt(V)
+    if unit == 0:
+        return value, max(value, 0.0)
+    value /= unit
+    k = max((errors.first - 2 * errors.V) / max(value * unit, math.sqrt(errors.V)), errors.first / (F or unit), 0.0) / unit
+    steep = max(k, 2 * errors.V / errors.mean / unit)
+    freedom = 8 / max(errors.skewness * (math.sqrt(errors.V) / unit) ** 3, 1e-3) ** 2
 
     def error(share: float, slope: float, t: float) -> float:
-        apart = slope * max(t, 0.0) / (4 * c * c) if c > 0 else math.inf
-        if freedom + apart > NORMAL_FROM:
-            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(slope * max(t, 0.0) + V)
-        return c * (float(ncx2.ppf(share, freedom, apart)) - freedom - apart)
+        noncentral = freedom * slope * t / 2
+        if freedom + noncentral > NORMAL_FROM:
+            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(slope * t + 1)
+        return float(chndtrix(share, freedom, noncentral) - freedom - noncentral) / math.sqrt(2 * freedom)
 
     def end(share: float, slope: float) -> float:
+        """The t with value - t = error, which below 0 is that of 0; an error is within twice those of a normal."""
         at_0 = value - error(share, slope, 0.0)
-        beyond = abs(value) + 8 * NORMAL_95 ** 2 * (slope + math.sqrt(V)) + 8 * NORMAL_95 * math.sqrt(slope * abs(value) + V)
-        return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(share, slope, t), 0.0, beyond))
-    return end(0.975, k) - value, max(end(0.025, steep), 0.0) - value
+        beyond = max(value, 0.0) + 16 * (slope + 1) + 8 * math.sqrt(slope * max(value, 0.0) + 1)
+        return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(share, slope, t), 0.0, beyond, rtol=1e-9))
+    return unit * end(0.975, k), unit * max(end(0.025, steep), 0.0)
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -276,10 +284,11 @@ def _errors(x: np.ndarray, y: np.ndarray, a: Moments, b: Moments) -> Errors:
         V1 += float(influence.var()) / moments.count
     w = c[:, None] * c / (c[:, None] + c)
     w, means = (1 / a.count + 1 / b.count) * w, S1 / a.count + S2 / b.count
-    both = [(w.pow(n).sum() + w.diagonal().pow(n).sum()) / 2 for n in (1, 2, 3)]
-    second = both[0] + means.trace(), 2 * (both[1] + means.square().sum()), 8 * (both[2] + (means @ means * means).sum())
-    return Errors(V1, *map(float, second))
-
+    mean = (w.sum() + w.diagonal().sum()) / 2 + means.trace()
+    V = w.square().sum() + w.diagonal().square().sum() + 2 * means.square().sum()
+    w, means = w / V.sqrt(), means / V.sqrt()
+    skewness = 4 * (w.pow(3).sum() + w.diagonal().pow(3).sum()) + 8 * (means @ means * means).sum()
+    return Errors(V1, float(mean), float(V), float(skewness.nan_to_num()))
 
 
 MEMBER = Frechet

@@ -77,7 +77,7 @@ class Reference:
         if n is not None and len(self.records) < n:
             raise BadData("METRIC_FEW", f"{self.origin}: {n:,} records were asked for as the reference, and there are "
                           f"{len(self.records):,}.", "Ask for fewer: -n, or give more records.")
-        self.metrics = tuple(name for name in _fitting(self.modality, metrics) if name not in skip)
+        self.metrics = _fitting(self.modality, metrics, tuple(map(named, skip)))
         self.asked = metrics is not None
         self.features = self._features(features, None if fit_on is None else self.hold(fit_on))
         self.n = len(self.records)
@@ -160,14 +160,15 @@ class Reference:
         named = self.records.take(rows.tolist())
         right = calibration.summary(model.predict_proba(as_read(model, named)).numpy(), self.classes[rows])
         stamp = replace(stamp, metric="calibration", settings={}, reference=Sample(named).digest(), real=len(rows))
-        return report.with_([Measured(ACCURACY, right.accuracy, stamp), Measured(ECE, right.error, stamp)],
+        notes = (f"of texts, of pieces of at most {PIECE} characters",) if self.modality == "text" else ()
+        return report.with_([Measured(ACCURACY, right.accuracy, stamp, notes), Measured(ECE, right.error, stamp, notes)],
                             reliability=right.curve)
 
     def _read(self, opened: data.Source, n: int | None) -> tuple[Records, np.ndarray]:
         """The records of a source, at most n, chosen by a hash of their number."""
         if self.modality == "text":
             texts = ((bytes(text).decode("utf-8", "replace"), y) for block in data.whole(opened.blocks())
-                     for text, y in zip(block.columns.get("text", ()), self._named(block), strict=True))
+                     if "text" in block.columns for text, y in zip(block.columns["text"], self._named(block), strict=True))
             return _pieces(texts, n or self.most, self.seed)
         chosen = data.Chosen(n or self.most, self.seed)
         for block in opened.blocks():
@@ -187,8 +188,9 @@ class Reference:
 
     def _named(self, block: Records) -> np.ndarray:
         """The classes (N,) of a block; -1 where there is none."""
-        there = self.labels is not None and self.labels.config.column in block.columns
-        return self.labels.encode(block).numpy() if there and self.labels is not None else np.full(len(block), -1)
+        if self.labels is None or self.labels.config.column not in block.columns:
+            return np.full(len(block), -1)
+        return self.labels.encode(block).numpy()
 
     def _features(self, name: str, others: Sample | None) -> Features:
         """The features, fitted: those that learn on other records, or on a third of the reference, which is then compared no
@@ -232,8 +234,9 @@ def _there(source: Any, asked: Mapping[str, Any]) -> str | None:
     return column if known else None
 
 
-def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The measures of the shelf that look at features or at such records. Raises Incompatible SHELF_UNKNOWN, METRIC_SHAPE."""
+def _fitting(modality: str, asked: Sequence[str] | None, skip: tuple[str, ...]) -> tuple[str, ...]:
+    """The measures that were asked for, or where none was, those of the shelf that look at features or at such records, but for
+    those to skip. Raises Incompatible SHELF_UNKNOWN, METRIC_SHAPE."""
     def fits(name: str) -> bool:
         kind = METRICS.load(name)
         return (kind.sees == "features" and (not kind.modalities or modality in kind.modalities)) or kind.sees == modality
@@ -242,7 +245,7 @@ def _fitting(modality: str, asked: Sequence[str] | None) -> tuple[str, ...]:
         if not fits(name):
             raise Incompatible("METRIC_SHAPE", f"Measure '{printable(name)}' is not of {modality} records.",
                                "See: verossim list metrics.")
-    return tuple(asked) if asked is not None else tuple(name for name in METRICS.names() if fits(name))
+    return tuple(asked) if asked is not None else tuple(name for name in METRICS.names() if fits(name) and name not in skip)
 
 
 def _pieces(texts: Iterable[tuple[str, int]], n: int, seed: int) -> tuple[Records, np.ndarray]:
@@ -255,6 +258,7 @@ def _pieces(texts: Iterable[tuple[str, int]], n: int, seed: int) -> tuple[Record
         if pieces:
             chosen.add(Records({"text": pieces, "class": [int(y)] * len(pieces)}, "texts"))
     if not chosen.given:
-        raise BadData("DATA_EMPTY", "There is no text to measure: all are empty.", "Give or write longer ones.")
+        raise BadData("DATA_EMPTY", "There is no text to measure: all are empty, or chats.", "Give or write longer ones; chats "
+                      "are scored by: verossim log-prob.")
     found = chosen.records()
     return found.without("class"), np.asarray(found.columns["class"], np.int64)

@@ -113,33 +113,34 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     began = time.perf_counter() if began is None else began
     budget = seconds_of(training.budget) if training.budget else None
     training = replace(training, optimizer=kind.optimizer) if training.optimizer == "auto" else training
-    samples = training.samples if isinstance(training.samples, int) else None
-    if samples is None and budget is None:
-        samples = min(max(EPOCHS * len(data), LEAST), MOST)
+    known = training.samples if isinstance(training.samples, int) else None  # to be seen; None where the budget decides
+    if known is None and budget is None:
+        known = min(max(EPOCHS * len(data), LEAST), MOST)
 
     def a_step(seen: float) -> int:
         return max(training.batch if isinstance(training.batch, int) else _batch(data, seen, kind.a_step), engine.ranks)
 
     def a_share(enough: float) -> int:
-        return -(-a_step(enough if samples is None else samples) // engine.ranks)
+        return -(-a_step(enough if known is None else known) // engine.ranks)
 
     def left() -> float:
         return math.inf if budget is None else budget - (time.perf_counter() - began)
 
     def affordable(probe: _Probe) -> float:
-        return USED * left() * engine.ranks / probe.seconds if samples is None else samples
+        return USED * left() * engine.ranks / probe.seconds if known is None else known
     prober = _Prober(build, data, training.precision, training.optimizer, engine, a_share,
                      PROBING * budget if budget else PROBING_SECONDS, limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
     config, probe = _widest(prober, config, budget)
     batch = a_step(affordable(probe))
-    if samples is None and batch != a_step(probe.enough):  # more records in a step take less time each
-        probe = replace(prober, records=lambda enough: -(-batch // engine.ranks)).probe(config)
-    if samples is None:
-        samples = max(1, round(affordable(probe) / batch)) * batch
+    share = -(-batch // engine.ranks)
+    if share != a_share(probe.enough):  # more records in a step take less time each
+        prober = replace(prober, records=lambda _: share)
+        probe = prober.probe(config)
+    samples = known or max(1, round(affordable(probe) / batch)) * batch
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
-    rounds, need = _rounds(training.accumulate, -(-batch // engine.ranks), probe, limit)
+    rounds, need = _rounds(training.accumulate, share, probe, limit)
     compiled = training.compile != "no" and prober.compiled(config, samples, probe, training.compile == "yes")
     settled = Settled(samples=samples, batch=batch, rate=rate, accumulate=rounds, precision=prober.precision, compiled=compiled,
                       **{name: getattr(training, name) for name in ("optimizer", "decay", "clip", "average", "sharded")})
