@@ -18,8 +18,9 @@ from pathlib import Path
 
 from .errors import CannotWrite, printable
 
-__all__ = ["cannot_write", "partial", "previous", "replace", "rewrite", "vacate", "writable", "write"]
+__all__ = ["PROVENANCE", "cannot_write", "partial", "previous", "replace", "rewrite", "vacate", "writable", "write"]
 
+PROVENANCE = "provenance.json"  # of what was made, in its folder; of a single file, behind its name and a dot
 PARTIAL = re.compile(r"\..+\.partial-\d+-[0-9a-f]{8}", re.DOTALL)
 _CODES = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.EIO: "IO_ERROR"}
 _HINTS = {

@@ -14,9 +14,9 @@ from ..config import build
 from ..data import to_table
 from ..errors import BadConfig, printable
 from ..intervals import Interval
-from ..metrics import Report
+from ..metrics import Measured, Quantity, Report, Stamp
 from ..model import Model
-from ..model.auditing import CLOSE, audited
+from ..model.auditing import CLOSE, Audited, audited
 from ..model.reference import Judgement, Reference
 from ..pages import report as pages
 from ..pages.plots import require
@@ -110,13 +110,32 @@ def audit(voice: Voice, path: str, train: str, held_out: str | None, n: int | No
                 ([attack.by.replace("_", " "), attack.area.value, interval(attack.area)] for attack in report.membership))
     if place is not None:
         pairs = nearest(found.made, found.seen, [(pair.made, pair.train) for pair in report.pairs[:PAIRS]])
-        page = pages.evaluation(Report(about={"model": path}), title="Does it copy?", lead=" ".join(report.words),
+        page = pages.evaluation(_measures(found, seed).with_(model=path), title="Does it copy?", lead=" ".join(report.words),
                                 neighbours=pairs, warnings=report.warnings, protocol={**report.settings, "seed": seed},
                                 provenance={"model": path, "sha256": store.identity(path), "data": train})
         with release_file(place, provenance("audit", path, model, seed, train=train, held_out=held_out), overwrite) as file:
             file.write_text(page, encoding="utf-8")
         voice.say(f"written: {printable(place)}")
     return {**report.plain(), "output": output}
+
+
+def _measures(found: Audited, seed: int) -> Report:
+    """The numbers of an audit, as a page shows them."""
+    report, share = found.report, "share of made records that "
+    stamp = Stamp(metric="audit", settings=report.settings, real=report.train, made=report.made, seed=seed)
+    told = [(Quantity("copies", "lower", f"{share}lie closer to a record learned from than new ones should; "
+                      f"{report.copying.expected:.2%} are expected", "what is remembered, and not given back"),
+             report.copying.rate),
+            (Quantity("nearer", "lower", f"{share}lie nearer to a record learned from than to any held out; "
+                      f"{report.copying.nearer_expected:.2%} are expected", "single copies among many records"),
+             report.copying.nearer)]
+    for attack in report.membership:
+        by = attack.by.replace("_", " ")
+        told += [(Quantity(f"AUC by {by}", "lower", "how often a record learned from is told from a held-out one; 0.5 is none",
+                           "the few that are remembered best"), attack.area),
+                 (Quantity(f"told by {by} at 1 %", "lower", "share of the records learned from that are told where 1 % of the "
+                           "others are mistaken for such", "attacks that nobody has thought of"), attack.at_1_percent)]
+    return Report(about={}).with_([Measured(quantity, area, stamp) for quantity, area in told])
 
 
 def interval(found: Interval | None) -> str:
@@ -135,12 +154,13 @@ def looks(records: Records | None, most: int = SHOWN) -> list[Image.Image] | lis
 
 
 def nearest(made: Records | None, real: Records | None, pairs: Sequence[tuple[int, int]]) -> list[tuple[Any, Any, str]]:
-    """Pairs of made and real records by their numbers, as a page shows them; none of tables."""
+    """Pairs of made and real records by their numbers, as a page shows them; those of tables in words."""
     if made is None or real is None or not pairs:
         return []
     one, other = (side.take([pair[k] for pair in pairs]) for k, side in enumerate((made, real)))
-    return [(a, b, f"made {i + 1}, real {j + 1}") for a, b, (i, j) in
-            zip(looks(one, len(pairs)), looks(other, len(pairs)), pairs, strict=False)]
+    shown = (looks(side, len(pairs)) or [", ".join(f"{name} {value}" for name, value in row.items()) for row in side.rows()]
+             for side in (one, other))
+    return [(a, b, f"made {i + 1}, real {j + 1}") for a, b, (i, j) in zip(*shown, pairs, strict=False)]
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:

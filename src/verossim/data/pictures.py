@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..errors import BadData, printable
+from ..folders import PROVENANCE
 from ..spaces import Problem, Records
 from .paths import failure, head, open_regular, read_regular
 from .reader import FileEntry, Reader, Report, problem
@@ -77,11 +78,11 @@ def _visit(entry: os.DirEntry, name: str, root: str, chain: tuple[tuple[int, int
             found.problems.append(problem("PATH_ESCAPE", name, "the link leads out of the folder.", "Copy the file here."))
         elif entry.is_dir():
             _walk(entry.path, name + "/", root, chain, found)
-        elif entry.is_file():
+        elif entry.is_file() and entry.name != PROVENANCE and not entry.name.endswith(f".{PROVENANCE}"):
             found.names.append(name)
             if target is not None:
                 found.targets[name] = target
-        else:
+        elif not entry.is_file():
             found.problems.append(problem("PATH_NOT_FILE", name, "it is a pipe, a socket or a device, not a file.",
                                           "Remove it from the folder."))
     except OSError as error:

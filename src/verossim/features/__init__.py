@@ -16,7 +16,7 @@ from ..config import NoSettings
 from ..errors import BadData, Incompatible
 from ..spaces import Records
 
-__all__ = ["Features", "blocks", "choose", "hash_of", "modality_of"]
+__all__ = ["Features", "blocks", "choose", "hash_of", "modality_of", "texts_of"]
 
 FEWEST = 200  # records for a classifier of its own to be the default
 
@@ -101,3 +101,9 @@ def _flat(parts: Iterable[Any]) -> Iterable[Any]:
             yield from _flat(part)
         else:
             yield part
+
+
+def texts_of(records: Records) -> list[str]:
+    """The column "text" as strings; bytes are read as UTF-8, and what is none becomes the replacement character."""
+    plain = (value.as_py() if type(value).__module__.startswith("pyarrow") else value for value in records.columns["text"])
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "") for value in plain]

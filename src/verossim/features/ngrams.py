@@ -1,7 +1,7 @@
 """Texts as vectors without any weights: what n-grams of characters and what words they are made of.
 
-    c    counts of n-grams of 1 to 4 characters, and of words and signs, each hashed to a place (Weinberger et al., "Feature
-         hashing for large scale multitask learning", arXiv:0902.2206)
+    c    counts of n-grams of 1 to 4 characters, and of 1 to 3 words and signs in a row, which tell who did what, each hashed to
+         a place (Weinberger et al., "Feature hashing for large scale multitask learning", arXiv:0902.2206)
     f    log(1 + c) idf, of each kind with length 1; idf = log((1 + N) / (1 + documents with it)) + 1 over the reference
     x    R f, with R random signs (Achlioptas, "Database-friendly random projections", JCSS 2003), and log(1 + characters) / 10
 
@@ -23,11 +23,11 @@ from sklearn.feature_extraction import FeatureHasher
 from ..config import knob
 from ..seeds import mixed
 from ..spaces import Records
-from . import Features, blocks, hash_of, modality_of
+from . import Features, blocks, hash_of, modality_of, texts_of
 
-__all__ = ["MEMBER", "Ngrams", "NgramsConfig", "texts_of"]
+__all__ = ["MEMBER", "Ngrams", "NgramsConfig"]
 
-LONGEST = 4  # characters of an n-gram
+LONGEST, WORDS = 4, 3  # characters, and words, of an n-gram
 PLACES = 1 << 14  # of each kind
 WORD = re.compile(r"\w+|[^\w\s]")
 BLOCK = 256  # texts at a time
@@ -84,20 +84,16 @@ class Ngrams(Features):
         return hash_of("ngrams", self.config.dims, self.idf)
 
 
-def texts_of(records: Records) -> list[str]:
-    """The column "text" as strings; bytes are read as UTF-8, and what is none becomes the replacement character."""
-    plain = (value.as_py() if type(value).__module__.startswith("pyarrow") else value for value in records.columns["text"])
-    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "") for value in plain]
-
-
 def _counts(texts: list[str]) -> tuple[Any, Any]:
     """Counts (N, places) of n-grams and of words, sparse."""
     hasher = FeatureHasher(PLACES, input_type="string", alternate_sign=False)
-    return hasher.transform(map(_grams, texts)), hasher.transform(map(WORD.findall, texts))
+    return tuple(hasher.transform(_grams(parts(text), longest) for text in texts)
+                 for parts, longest in ((str, LONGEST), (WORD.findall, WORDS)))
 
 
-def _grams(text: str) -> Iterator[str]:
-    return (text[i:i + n] for n in range(1, LONGEST + 1) for i in range(len(text) - n + 1))
+def _grams(parts: str | list[str], longest: int) -> Iterator[str]:
+    """Runs of up to so many characters, or words."""
+    return (" ".join(parts[i:i + n]) for n in range(1, longest + 1) for i in range(len(parts) - n + 1))
 
 
 MEMBER = Ngrams

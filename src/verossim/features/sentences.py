@@ -21,10 +21,9 @@ from torch.nn import functional as F
 from ..config import knob
 from ..errors import CorruptStore, printable
 from ..spaces import Records
-from . import Features, blocks, hash_of, modality_of
+from . import Features, blocks, hash_of, modality_of, texts_of
 from ._encoder import Encoder
 from ._weights import inside, json_of, placed, setting, tensors
-from .ngrams import texts_of
 
 __all__ = ["MEMBER", "Sentences", "SentencesConfig", "installed"]
 

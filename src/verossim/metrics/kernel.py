@@ -69,7 +69,8 @@ class Kernel(Metric):
             chance = 0.1 * max(biased - value, 0.0)  # of what the biased value has where nothing differs
             s = max((V1 - 2 * V2) / (max(value, math.sqrt(V2), chance) or 1.0), V1 / (max(biased, chance) or 1.0), 0.0)
             p = _permuted(k, few[0], few[1], orders) if self.config.permutations else None
-            found[name] = Interval(value, *_ends(value, s, V2), p)
+            low, high = _ends(value, s, V2)
+            found[name] = Interval(value, min(value, low), max(value, high), p)
         return found
 
     def notes(self, real: Sample, made: Sample) -> list[str]:

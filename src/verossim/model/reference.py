@@ -16,7 +16,7 @@ from ..codecs import Codec
 from ..codecs.label import Label
 from ..config import build
 from ..errors import BadConfig, BadData, Incompatible, NoLikelihood, printable
-from ..features import Features, choose
+from ..features import Features, choose, texts_of
 from ..metrics import Measured, Quantity, Report, Sample, Stamp, measure, named
 from ..scores import anomaly, calibration, likelihood
 from ..shelves import CODECS, FEATURES, METRICS
@@ -167,8 +167,8 @@ class Reference:
     def _read(self, opened: data.Source, n: int | None) -> tuple[Records, np.ndarray]:
         """The records of a source, at most n, chosen by a hash of their number."""
         if self.modality == "text":
-            texts = ((bytes(text).decode("utf-8", "replace"), y) for block in data.whole(opened.blocks())
-                     if "text" in block.columns for text, y in zip(block.columns["text"], self._named(block), strict=True))
+            texts = (pair for block in data.whole(opened.blocks()) if "text" in block.columns
+                     for pair in zip(texts_of(block), self._named(block), strict=True))
             return _pieces(texts, n or self.most, self.seed)
         chosen = data.Chosen(n or self.most, self.seed)
         for block in opened.blocks():
@@ -178,7 +178,7 @@ class Reference:
     def _parsed(self, block: Records) -> tuple[Records, np.ndarray]:
         """Records as the codec parses them, without their label, and their classes (N,)."""
         if self.modality == "text":
-            return _pieces(zip(map(str, block.columns["text"]), self._named(block), strict=True), self.most, self.seed)
+            return _pieces(zip(texts_of(block), self._named(block), strict=True), self.most, self.seed)
         column = None if self.labels is None else self.labels.config.column
         parsed = self.codec.parse(block.without(*([column] if column else [])), self.problems)
         if not len(parsed):

@@ -29,9 +29,10 @@ COLUMNS = (
     Column("utility", "higher", "accuracy, on real records, of a classifier that learned from made ones alone", "%"),
     Column("accuracy", "higher", "share of held-out records whose class the model itself names, by Bayes' rule", "%"),
     Column("calibration error", "lower", "how far the probabilities that the model states lie from what comes true", "%"),
-    Column("train", "lower", "time to learn, on this machine", "s", cost=True),
-    Column("sample", "lower", "time to make 1,000 records, on this machine", "s", cost=True),
     Column("size", "lower", "of the saved model", "MB", cost=True),
+    Column("train", "lower", "time to learn, on this machine; what learns by gradient takes what the budget gives it", "s",
+           cost=True),
+    Column("sample", "lower", "time to make 1,000 records, on this machine", "s", cost=True),
     Column("energy", "lower", "of learning: an estimate, 10 W for each busy core; accelerators are not in it", "Wh", cost=True),
 )
 SHOWN = 64  # pictures of a grid, at most

@@ -23,13 +23,12 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pyarrow import csv
 
 from ..errors import BadData, CannotWrite, printable
-from ..folders import partial, replace, write
+from ..folders import PROVENANCE, partial, replace, write
 from .provenance import MADE_BY, Provenance, document
 
 __all__ = ["Release", "Verified", "check_vacant", "contact_sheet", "csv_block", "guard", "png", "release", "release_file",
            "sidecar", "verify"]
 
-LIST = "provenance.json"
 FORMULA = r"^[=+\-@\t\r]"  # how a cell starts that spreadsheets run as a formula
 NUMBER = r"^[+-]?[0-9.,]*([eE][+-]?[0-9]+)?$"  # and those of them that are harmless
 SHEET_PIXELS = 2048  # a contact sheet's sides are kept about here
@@ -81,7 +80,7 @@ def release(place: str | Path, provenance: Provenance, overwrite: bool = False) 
         made = Release(folder)
         yield made
         outputs = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-        write(folder / LIST, document(provenance, outputs))
+        write(folder / PROVENANCE, document(provenance, outputs))
         made.aside = _aside(target) if _foreign(target) else None
         replace(folder, target, keep=made.aside)
 
@@ -97,8 +96,8 @@ def release_file(place: str | Path, provenance: Provenance, overwrite: bool = Fa
         made = folder / target.name
         yield made
         before = _sha256(target) if target.is_file() else None
-        write(folder / LIST, document(provenance, {target.name: _sha256(made)}, before))
-        (folder / LIST).replace(sidecar(target))  # first: no output is ever there without its provenance
+        write(folder / PROVENANCE, document(provenance, {target.name: _sha256(made)}, before))
+        (folder / PROVENANCE).replace(sidecar(target))  # first: no output is ever there without its provenance
         made.replace(target)
 
 
@@ -122,7 +121,7 @@ def check_vacant(place: str | Path, overwrite: bool = False, file: bool = False)
 def verify(place: str | Path) -> Verified:
     """Looks at the outputs in a folder, or at a single one, against their provenance. Raises BadData PROVENANCE_MISSING."""
     path = Path(place)
-    base, listed = (path, _listed(path / LIST)) if path.is_dir() else (path.parent, _listed(sidecar(path)))
+    base, listed = (path, _listed(path / PROVENANCE)) if path.is_dir() else (path.parent, _listed(sidecar(path)))
     if listed is None:
         raise BadData("PROVENANCE_MISSING", f"{printable(place)} has no provenance that can be read.",
                       "It was not made by verossim, or was moved without its provenance.")
@@ -133,7 +132,7 @@ def verify(place: str | Path) -> Verified:
 
 def sidecar(file: Path) -> Path:
     """Where the provenance of a single output lies."""
-    return file.with_name(f"{file.name}.{LIST}")
+    return file.with_name(f"{file.name}.{PROVENANCE}")
 
 
 def png(image: Image.Image) -> bytes:
@@ -201,9 +200,9 @@ def _lines(pictures: Sequence[Image.Image], labels: Sequence[Any] | None, most: 
 def _foreign(target: Path) -> list[str]:
     """What is at `target` and no provenance there lists, or lists as something else."""
     if target.is_dir():
-        listed = _listed(target / LIST) or {}
+        listed = _listed(target / PROVENANCE) or {}
         files = ((p, str(p.relative_to(target))) for p in target.rglob("*") if not p.is_dir())
-        return sorted(name for p, name in files if not _made(p, name, listed) and not (name == LIST and listed))
+        return sorted(name for p, name in files if not _made(p, name, listed) and not (name == PROVENANCE and listed))
     if not os.path.lexists(target):
         return []
     own = _said(sidecar(target))

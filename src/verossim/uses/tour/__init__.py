@@ -15,7 +15,7 @@ import numpy as np
 from ... import data, store
 from ...codecs import Codec
 from ...codecs.label import Label
-from ...errors import BadConfig, BadData, CannotWrite, Incompatible, VerossimError, near, printable
+from ...errors import BadConfig, BadData, CannotWrite, Incompatible, Interrupted, VerossimError, near, printable
 from ...families import LearnsByGradient
 from ...intervals import Interval
 from ...metrics import Report, Sample
@@ -37,6 +37,7 @@ MOST = 2_000  # records of each side that is measured
 FEWEST = 40  # records held out, below which nothing can be told
 BASELINES = ("real records", "copies", "noise", "one Gaussian")
 NARROW = 50  # numbers of a record, up to which there is time to find how many components a mixture should have
+LEAST = 0.25  # of the budget, that families which learn by gradient have at least
 SKIPPED = ("two_sample",)  # what no column shows, and takes more time than all others together
 #: Of utility, which the table has one number of.
 QUICK: dict[str, Any] = {"classifier": "logistic", "repeats": 2, "augmentation": False, "budget": 2000, "steps": 200}
@@ -90,8 +91,8 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     """Learns every family that fits the data, or those named, and measures all alike.
 
     source : anything that `verossim.fit` learns from; label : the column of the class. folder : where models and runs are kept;
-    the same call again goes on with runs that were cut off, or begins them anew with `restart`. budget : seconds that the
-    families share which learn by gradient; the others, and measuring, come on top. tell : hears what is done next. Raises
+    the same call again goes on with runs that were cut off, or begins them anew with `restart`. budget : seconds that all
+    share in which to learn; measuring comes on top. tell : hears what is done next. Raises
     BadData DATA_TOO_FEW, Incompatible SPACE for a family that does not learn such records, CannotWrite OUT_EXISTS, and what
     `fit` raises where only one family was asked for.
     """
@@ -121,14 +122,16 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
                 "noise": lambda: noise(opened.without_roles(learned), codec, len(fresh), seed)}[name]()
         rows.append(table.row(name, "baseline", made))
     slow = [name for name in chosen if issubclass(FAMILIES.load(name), LearnsByGradient)]
-    seconds = budget / max(len(slow), 1)
+    began, left, measuring = Clock(), len(slow), 0.0
     asked: list[tuple[str, str, dict[str, Any]]] = [(name, "family", _settings(name, codec)) for name in chosen]
     if "gmm" in _families(None, codec, opened.modality):
         asked.insert(0, ("one Gaussian", "baseline", {"components": 1}))
     for name, kind, settings in asked:
         family = "gmm" if kind == "baseline" else name
         place = Path(folder) / "models" / name.replace(" ", "-")
-        given = {**settings, **({"budget": f"{seconds}s"} if name in slow else {})}
+        seconds = max(budget - began.seconds + measuring, LEAST * budget) / max(left, 1)
+        given = {**settings, **({"budget": f"{seconds:.6g}s"} if name in slow else {})}
+        left -= name in slow
         tell(f"learning {name}" + (f" in {seconds:.0f} s" if name in slow else ""))
         clock = Clock()
         try:
@@ -140,11 +143,17 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
             hint = f" Give the tour more time than {budget:.0f} s, or fewer families." if error.code == "PLAN_BUDGET" else ""
             rows.append(Row(name, kind, failed=f"{error.code}: {error.message if hint else error}{hint}"))
             continue
-        cost = (clock.seconds, clock.watt_hours)
+        history = model.card["history"]
+        if history.get("interrupted"):
+            raise Interrupted(history["interrupted"], history["samples"], history["training"]["samples"])
+        before = max(history["seconds"] / max(clock.seconds, 1e-9), 1.0)  # of a run that went on, what it took before is told
+        cost = clock.seconds * before, clock.watt_hours * before
+        after = Clock()
         if name not in slow:
             model.save(place)
         tell(f"measuring {name}")
         rows.append(table.model(name, kind, model, place, *cost))
+        measuring += after.seconds
     about = {"data": opened.origin, "modality": opened.modality, "label": opened.label, "seed": seed, "budget": budget,
              "held_out": HELD_OUT, "learned_from": len(learned), "held_against": half, "features": reference.name,
              "hash": reference.features.hash}
