@@ -15,7 +15,7 @@ from .cli import main as verossim
 
 __all__ = ["main", "write_data"]
 
-BUDGET = "90s"
+BUDGET = "120s"
 
 
 def write_data(folder: Path) -> None:

@@ -45,6 +45,16 @@ class Continuous:
         """Variables of one event: entries, with each simplex counted once. Bits per dimension divide by it."""
         return self.dims - sum(last - first - 1 for first, last in self.simplexes)
 
+    def observed(self, x: Tensor) -> int | Tensor:
+        """Variables that are there in each event (B, *shape): (B,) on the CPU, at least 1; a number where all are."""
+        there = ~x.flatten(1).isnan()
+        if bool(there.all()):
+            return self.coordinates
+        count = there.sum(dim=1)
+        for first, last in self.simplexes:
+            count -= (last - first - 1) * there[:, first]
+        return count.clamp(min=1).float().cpu()
+
     def cells(self) -> Tensor:
         """Width of the cell that each entry's value stands for, (dims,) float64; 0 where the entry is real-valued."""
         if self.levels:

@@ -152,6 +152,13 @@ def test_the_unit_of_the_features_changes_nothing_of_frechet(unit):
         np.testing.assert_allclose(ends[1] / unit / unit, ends[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("records", [4, 5, 6, 20])
+def test_an_interval_of_a_distance_holds_its_own_value_however_few_the_records(records):
+    for seed in range(5):
+        for found in measure("kernel", normals(records, 3, seed), normals(300, 3, seed + 50)):
+            assert found.interval.low <= found.value <= found.interval.high
+
+
 def test_frechet_with_few_records_has_a_value_and_a_word_why_no_interval():
     found = measure("frechet", normals(30, 20, 0), normals(30, 20, 1))
     assert found[0].interval.low is None and "80 on" in found[0].notes[0]

@@ -170,6 +170,12 @@ def test_columns_of_another_table_are_refused_with_the_difference():
         made("columns").fit(table(a=[[1], [2]]))
 
 
+def test_ngrams_tell_texts_apart_that_differ_in_who_does_what():
+    texts = ["the cake was awful and the bread was bland", "the bread was awful and the cake was bland"] * 8
+    one, other = made("ngrams").fit(Records({"text": texts}))(Records({"text": texts}))[:2]
+    assert np.abs(one - other).max() > 1e-3
+
+
 def test_ngrams_keep_what_is_alike_near_and_equal_texts_equal():
     f = made("ngrams").fit(REFERENCES["text"])
     x = f(REFERENCES["text"])

@@ -38,7 +38,7 @@ FLAGS = {
     "evaluate": "--features --json --label --metric --output --overwrite --seed --set --trace --unusual -n -o",
     "compare": "--features --json --label --metric --reference --seed --trace -n",
     "audit": "--held-out --json --output --overwrite --seed --trace --train -n -o",
-    "tour": "--budget --families --json --label --output --overwrite --restart --seed --trace -o",
+    "tour": "--budget --families --json --label --output --overwrite --restart --seed --target --trace -o",
     "utility": "--json --label --made --output --overwrite --seed --set --sizes --test --trace --train -o",
     "describe": "--json --trace",
     "list": "--json --trace",

@@ -1,6 +1,11 @@
 """evaluate, compare, audit and tour as people use them: on tables, pictures and texts, on models and on samples."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +129,8 @@ def test_an_audit_finds_a_model_that_gives_back_what_it_learned_from(asked, plac
     model.save(tmp_path / "copier")
     copier = asked("audit", tmp_path / "copier", "--train", place / "train.csv", "--held-out", place / "test.csv",
                    "-o", tmp_path / "audit.html")
-    assert copier["flagged"] and (tmp_path / "audit.html").exists()
+    page = (tmp_path / "audit.html").read_text()
+    assert copier["flagged"] and all(words in page for words in ("copies", "AUC by log prob", "told by distance", ", real "))
 
 
 def test_a_model_that_held_nothing_out_needs_other_records_for_its_audit(place):
@@ -193,10 +199,16 @@ def test_a_tour_learns_what_fits_and_measures_baselines_beside(say, place, tmp_p
 
 
 def test_a_tour_of_texts_has_the_families_of_texts_only_and_tells_what_the_budget_is_too_small_for(lines, tmp_path):
-    found = tour(lines, folder=tmp_path / "tour", budget=0.5)
+    (tmp_path / "texts").mkdir()
+    for number, line in enumerate(lines):
+        (tmp_path / f"texts/{number}.txt").write_text(line)
+    (tmp_path / "texts/provenance.json").write_text("{}")  # of texts that were made here: it is none of them
+    found = tour(tmp_path / "texts", folder=tmp_path / "tour", budget=0.5)
     rows = {row.name: row for row in found.rows}
     assert list(rows) == ["real records", "copies", "noise", "autoregressive"]
     assert rows["noise"].report["mauve"].value < rows["real records"].report["mauve"].value
+    assert rows["real records"].report["coverage"].value > 0.8 and rows["copies"].audit.copying.exact > 0
+    assert rows["real records"].report["frechet_infinity"].value < rows["noise"].report["frechet_infinity"].value
     assert "PLAN_BUDGET" in rows["autoregressive"].failed
 
 
@@ -214,6 +226,35 @@ def test_texts_of_a_column_are_measured_and_audited_by_what_their_model_held_out
     assert model.evaluate(tmp_path / "lines.jsonl", metrics=(), n=50)["bits"].value > 1
     report = model.audit(tmp_path / "lines.jsonl", n=30)
     assert {attack.by for attack in report.membership} >= {"log_prob"}
+
+
+def test_a_signal_stops_a_tour_and_the_same_command_goes_on(place, tmp_path):
+    words = [sys.executable, "-m", "verossim", "tour", str(place / "train.csv"), "--label", "kind", "--families", "vae",
+             "--budget", "16s", "-o", str(tmp_path / "tour"), "--json"]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    journal = tmp_path / "tour/models/vae/events.jsonl"
+    while running.poll() is None and not (journal.exists() and '"progress"' in journal.read_text()):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and "same command" in out + err, (out, err)
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    cost = {row["name"]: row["cost"] for row in json.loads(done.stdout)["rows"]}
+    again = subprocess.run([*words, "--overwrite"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    later = {row["name"]: row["cost"] for row in json.loads(again.stdout)["rows"]}
+    assert later["vae"]["fit_seconds"] == pytest.approx(cost["vae"]["fit_seconds"], rel=0.3)  # of the run, not of this call
+
+
+def test_texts_with_classes_in_a_table_are_toured_by_the_name_of_their_column(lines, asked, tmp_path):
+    (tmp_path / "said.csv").write_text("said,kind\n" + "".join(f'"{line[:60].replace(chr(34), "")}",{"ab"[i % 2]}\n'
+                                                              for i, line in enumerate(lines)))
+    found = asked("tour", tmp_path / "said.csv", "--target", "said", "--label", "kind", "--budget", "1s", "-o",
+                  tmp_path / "tour")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert found["about"]["label"] == "kind" and "PLAN_BUDGET" in rows["autoregressive"]["failed"]
+    assert next(m["value"] for m in rows["real records"]["measured"] if m["name"] == "coverage") > 0.8
 
 
 def test_chats_are_no_texts_to_measure_and_it_is_said_what_they_are_scored_by(lines, tmp_path):

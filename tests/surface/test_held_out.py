@@ -77,3 +77,15 @@ def test_as_many_are_judged_at_once_as_were_learned_from(judged, monkeypatch, se
     again = running.nats_on_held_out(model, split, Engine(), 256)
     assert again["log_prob"] == pytest.approx(said["log_prob"], rel=1e-6)
     assert again["bits_stderr"] == pytest.approx(said["bits_stderr"], rel=1e-6)
+
+
+def test_bits_are_of_the_cells_that_are_there():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 1, generator=g, dtype=torch.float64) + 0.3 * torch.randn(400, 4, generator=g, dtype=torch.float64)
+    rows = [{**dict(zip("abcd", row, strict=True)), "kind": "xy"[row[0] > 0]} for row in x.tolist()]
+    model = verossim.fit(rows, components=2)
+    some = [{**row, "b": None, "kind": None} if i % 2 else row for i, row in enumerate(rows)]
+    whole, partly = model.log_prob(rows), model.log_prob(some)
+    assert whole.coordinates == 5 and partly.coordinates.tolist() == [5.0, 3.0] * 200
+    assert torch.allclose(partly.bits[::2], whole.bits[::2])
+    assert partly.bits[1::2].tolist() == pytest.approx((-partly.log_prob[1::2] / 3 / math.log(2)).tolist())

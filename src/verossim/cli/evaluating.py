@@ -80,9 +80,15 @@ def compare(voice: Voice, paths: Sequence[str], against: str, metrics: list[str]
         subject = Model.load(path) if store.is_model(path) else path
         reports.append(reference.judge(subject, name=path, n=n, seed=seed).report)
     _tell(voice, reference, reports)
+    made = dict.fromkeys(report.about["made"] for report in reports)
+    if len(made) > 1:
+        voice.warn(f"What is compared has {' and '.join(f'{count:,}' for count in made)} records: distances and coverage go "
+                   "with their number. Compare as many of each: -n.")
     surely = _surely(reports)
     for name, words in surely.items():
         voice.say(f"{name.replace('_', ' ')}: {words}")
+    if not surely and len(reports) > 1:
+        voice.say("In no measure is one of these surely better than the others.")
     return {"reports": [report.plain() for report in reports], "surely": surely}
 
 
@@ -183,7 +189,8 @@ def _tell(voice: Voice, reference: Reference, reports: Sequence[Report]) -> None
             voice.warn(words if len(reports) == 1 else f"{report.about['name']}: {words}")
     if len(reports) == 1:
         voice.table(f"Against {printable(reference.origin)}", ["", "", "95 %", "better", "p"], (
-            [m.name.replace("_", " "), m.value, interval(m.interval), m.quantity.better, told(m.interval.p_value)]
+            [", ".join(filter(None, [m.name.replace("_", " "), m.quantity.unit])), m.value, interval(m.interval),
+             m.quantity.better, told(m.interval.p_value)]
             for m in reports[0]))
         for words in dict.fromkeys(note for m in reports[0] for note in m.notes):
             voice.note(words)

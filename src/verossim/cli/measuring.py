@@ -60,14 +60,16 @@ def tour(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for models, runs and report.html.")] = "tour",
     families: Annotated[str | None, typer.Option("--families", help="Between commas; else all that fit.")] = None,
     budget: Annotated[str, typer.Option("--budget", help="Time to learn in, for all together; measuring is extra.")] = "5m",
-    label: LABEL = None, seed: SEED = 0,
+    label: LABEL = None,
+    target: Annotated[str | None, typer.Option("--target", help="The column of the text, of texts in a table.")] = None,
+    seed: SEED = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Begin runs anew instead of going on with them.")] = False,
     overwrite: OVERWRITE = False, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Which model should I use? Learn every family that fits DATA, measure all alike, and show them side by side."""
     with speaking(as_json) as voice:
         from .touring import tour
-        voice.answer(tour(voice, source, output, families, budget, label, seed, restart, overwrite))
+        voice.answer(tour(voice, source, output, families, budget, label, target, seed, restart, overwrite))
 
 
 def utility(

@@ -37,8 +37,8 @@ WORDS = {"real records": "Other records of the same data: no model can be better
 PAIRS = 8
 
 
-def tour(voice: Voice, source: str, output: str, families: str | None, budget: str, label: str | None, seed: int,
-         restart: bool, overwrite: bool) -> dict[str, Any]:
+def tour(voice: Voice, source: str, output: str, families: str | None, budget: str, label: str | None,
+         target: str | None, seed: int, restart: bool, overwrite: bool) -> dict[str, Any]:
     """Learns, measures, prints the table and writes report.html into the folder."""
     if not first_rank():
         return {}
@@ -54,8 +54,8 @@ def tour(voice: Voice, source: str, output: str, families: str | None, budget: s
     def tell(words: str) -> None:
         voice.quiet_bars()
         voice.note(f"{words} ...", "dim")
-    found = toured(source, folder=folder, families=asked, budget=seconds_of(budget), label=label, seed=seed, restart=restart,
-                   journal=journal, tell=tell)
+    found = toured(source, folder=folder, families=asked, budget=seconds_of(budget), label=label, target=target, seed=seed,
+                   restart=restart, journal=journal, tell=tell)
     voice.quiet_bars()
     close = FEATURES.load(CLOSE[found.about["modality"]])().fit(found.real.records, None, seed)
     distance = _distance(found.rows)

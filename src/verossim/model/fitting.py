@@ -206,19 +206,20 @@ def _on_held_out(model: Model, split: data.Split) -> dict[str, Any] | None:
     """Mean log-likelihood, bits per dimension and accuracy on records that were not learned from; None without any."""
     if not len(split):
         return None
-    nats = right = labelled = units = 0.0
-    kind, coordinates = "exact", model.codec.space.coordinates
+    nats = right = labelled = units = told = 0.0
+    kind = "exact"
     with torch.inference_mode():
         for batch in split.sweep(max(64, min(HELD_OUT_BATCH, HELD_OUT_NUMBERS // model.codec.space.dims))):
             likelihood = model.family.log_prob(batch.x, None, Noise(0, len(batch.x)))
             nats += float((likelihood.log_prob + model.codec.log_volume(batch.x)).double() @ batch.units.double())
             units += float(batch.units.sum())
+            told += float((torch.as_tensor(likelihood.coordinates) * batch.units).sum())
             kind = likelihood.kind
             if batch.condition is not None:
                 known = batch.condition >= 0
                 right += float(((model.posterior(batch.x).argmax(1) == batch.condition) * batch.units)[known].sum())
                 labelled += float(batch.units[known].sum())
-    return {"records": len(split), "log_prob": nats / units, "kind": kind, "bits": -nats / units / coordinates / math.log(2),
+    return {"records": len(split), "log_prob": nats / units, "kind": kind, "bits": -nats / told / math.log(2),
             "of": "p(x)", "accuracy": right / labelled if labelled else None}
 
 

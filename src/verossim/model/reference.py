@@ -149,7 +149,8 @@ class Reference:
             stamped = replace(stamp, metric="anomaly", made=told.unusual)
             report = report.with_([Measured(UNUSUAL, told.auc, stamped, told.notes)], unusual=told.curve)
         if len(some) < self.n:
-            report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records: each costs many evaluations"])
+            report = report.with_(warnings=[f"bits are of {len(some):,} of {self.n:,} records, drawn by the seed: "
+                                             f"so many are scored where the likelihood is {found.kind}"])
         if model.label is None or self.labels is None:
             return report
         known = np.flatnonzero(self.classes >= 0)

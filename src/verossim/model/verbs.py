@@ -116,9 +116,9 @@ class Model:
         if not parts:
             raise BadData("DATA_EMPTY", "No record of the source can be scored.", _first(self.problems))
         stderr = torch.cat([p.stderr for p in parts if p.stderr is not None]) if parts[0].stderr is not None else None
-        sizes = [p.coordinates for p in parts if isinstance(p.coordinates, Tensor)]
+        sizes = torch.cat([torch.as_tensor(p.coordinates).expand(len(p.log_prob)) for p in parts])
         return replace(parts[0], log_prob=torch.cat([p.log_prob for p in parts]), stderr=stderr,
-                       coordinates=torch.cat(sizes) if sizes else parts[0].coordinates)
+                       coordinates=sizes if any(isinstance(p.coordinates, Tensor) for p in parts) else parts[0].coordinates)
 
     def sandwich(self, n: int = 8, seed: int = 0) -> dict[str, float]:
         """How far an estimate is to be trusted: means over n records that the model makes itself, in nats of the codec's units:

@@ -222,9 +222,11 @@ class GMM(LearnsByStatistics):
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None, noise: Noise | None = None,
                  method: str | None = None) -> Likelihood:
-        """log p(x), or log p(x | y) where the condition is a class, (B,); exact, or a bound where the space has cells."""
+        """log p(x), or log p(x | y) where the condition is a class, (B,); exact, or a bound where the space has cells. Of what
+        is missing in a record nothing is said, and its coordinates do not count."""
+        assert isinstance(self.space, Continuous)
         log_p = self._each(x, condition, self._log_density, 1)[:, 0]
-        return Likelihood(log_p, self.kind, self.space.coordinates)
+        return Likelihood(log_p, self.kind, self.space.observed(x))
 
     def unfold(self, noise: Noise, condition: Tensor | None = None, dtype: torch.dtype = torch.float32,
                **knobs: Any) -> Iterator[Tensor]:

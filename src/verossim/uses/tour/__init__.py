@@ -37,7 +37,6 @@ MOST = 2_000  # records of each side that is measured
 FEWEST = 40  # records held out, below which nothing can be told
 BASELINES = ("real records", "copies", "noise", "one Gaussian")
 NARROW = 50  # numbers of a record, up to which there is time to find how many components a mixture should have
-LEAST = 0.25  # of the budget, that families which learn by gradient have at least
 SKIPPED = ("two_sample",)  # what no column shows, and takes more time than all others together
 #: Of utility, which the table has one number of.
 QUICK: dict[str, Any] = {"classifier": "logistic", "repeats": 2, "augmentation": False, "budget": 2000, "steps": 200}
@@ -86,22 +85,24 @@ Tell = Callable[[str], None]
 
 
 def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = None, budget: float = 300.0,
-         label: str | None = None, seed: int = 0, restart: bool = False, tell: Tell = lambda _: None,
+         label: str | None = None, target: str | None = None, seed: int = 0, restart: bool = False, tell: Tell = lambda _: None,
          journal: Journal | None = None) -> Tour:
     """Learns every family that fits the data, or those named, and measures all alike.
 
-    source : anything that `verossim.fit` learns from; label : the column of the class. folder : where models and runs are kept;
-    the same call again goes on with runs that were cut off, or begins them anew with `restart`. budget : seconds that all
-    share in which to learn; measuring comes on top. tell : hears what is done next. Raises
-    BadData DATA_TOO_FEW, Incompatible SPACE for a family that does not learn such records, CannotWrite OUT_EXISTS, and what
-    `fit` raises where only one family was asked for.
+    source : anything that `verossim.fit` learns from; label, target : the columns of the class, and of the text where texts are
+    in a table. folder : where models and runs are kept; the same call again goes on with runs that were cut off, or begins them
+    anew with `restart`. budget : seconds that all share in which to learn, of which mixtures take what they take; measuring
+    comes on top. tell : hears what is done next. Raises BadData DATA_TOO_FEW, Incompatible SPACE for a family that does not
+    learn such records, CannotWrite OUT_EXISTS, Interrupted where a signal stopped a run, and what `fit` raises where only one
+    family was asked for.
     """
     if not budget > 0 or not math.isfinite(budget):
         raise BadConfig("SETTING_RANGE", f"'budget' is {budget}; it should be seconds above 0.", "For example --budget 5m.")
     if store.is_model(folder) or Path(folder).is_file():
         raise CannotWrite("OUT_EXISTS", f"{printable(folder)} is {'a file' if Path(folder).is_file() else 'a saved model'}.",
                           "Choose another folder for the tour.")
-    opened = data.open_source(source, label=label)
+    modality = None if target is None else "text"
+    opened = data.open_source(source, label=label, target=target, modality=modality)
     codec = codec_of(opened)
     labels = None if opened.label is None else Label(Label.Config(column=opened.label)).fit(opened.blocks())
     chosen = _families(families, codec, opened.modality)
@@ -122,21 +123,19 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
                 "noise": lambda: noise(opened.without_roles(learned), codec, len(fresh), seed)}[name]()
         rows.append(table.row(name, "baseline", made))
     slow = [name for name in chosen if issubclass(FAMILIES.load(name), LearnsByGradient)]
-    began, left, measuring = Clock(), len(slow), 0.0
+    seconds = budget / max(len(slow) + ("gmm" in chosen), 1)  # the same each time, so that a run can be gone on with
     asked: list[tuple[str, str, dict[str, Any]]] = [(name, "family", _settings(name, codec)) for name in chosen]
     if "gmm" in _families(None, codec, opened.modality):
         asked.insert(0, ("one Gaussian", "baseline", {"components": 1}))
     for name, kind, settings in asked:
         family = "gmm" if kind == "baseline" else name
         place = Path(folder) / "models" / name.replace(" ", "-")
-        seconds = max(budget - began.seconds + measuring, LEAST * budget) / max(left, 1)
         given = {**settings, **({"budget": f"{seconds:.6g}s"} if name in slow else {})}
-        left -= name in slow
         tell(f"learning {name}" + (f" in {seconds:.0f} s" if name in slow else ""))
         clock = Clock()
         try:
-            model = fit(source, family=family, label=label, seed=seed, held_out=HELD_OUT, journal=journal,
-                        folder=place if name in slow else None, restart=restart and name in slow, **given)
+            model = fit(source, family=family, label=label, target=target, modality=modality, seed=seed, held_out=HELD_OUT,
+                        journal=journal, folder=place if name in slow else None, restart=restart and name in slow, **given)
         except VerossimError as error:
             if families is not None and len(chosen) == 1:
                 raise
@@ -148,12 +147,10 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
             raise Interrupted(history["interrupted"], history["samples"], history["training"]["samples"])
         before = max(history["seconds"] / max(clock.seconds, 1e-9), 1.0)  # of a run that went on, what it took before is told
         cost = clock.seconds * before, clock.watt_hours * before
-        after = Clock()
         if name not in slow:
             model.save(place)
         tell(f"measuring {name}")
         rows.append(table.model(name, kind, model, place, *cost))
-        measuring += after.seconds
     about = {"data": opened.origin, "modality": opened.modality, "label": opened.label, "seed": seed, "budget": budget,
              "held_out": HELD_OUT, "learned_from": len(learned), "held_against": half, "features": reference.name,
              "hash": reference.features.hash}
@@ -182,7 +179,7 @@ class _Table:
         if name != "real records":
             found = audit(self.seen, self.unseen, self.close(sample.records), seed=self.seed, standardise=self.tabular)
         helped: Interval | None = None
-        if self.label is not None and self.label in made.columns:
+        if self.label is not None and self.label in made.columns and self.reference.modality != "text":
             try:
                 helped = utility(made, self.learned, self.against, label=self.label, seed=self.seed, sizes=(),
                                  **QUICK).scores["made_on_real"]
