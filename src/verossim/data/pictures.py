@@ -78,13 +78,13 @@ def _visit(entry: os.DirEntry, name: str, root: str, chain: tuple[tuple[int, int
             found.problems.append(problem("PATH_ESCAPE", name, "the link leads out of the folder.", "Copy the file here."))
         elif entry.is_dir():
             _walk(entry.path, name + "/", root, chain, found)
-        elif entry.is_file() and entry.name != PROVENANCE and not entry.name.endswith(f".{PROVENANCE}"):
-            found.names.append(name)
-            if target is not None:
-                found.targets[name] = target
         elif not entry.is_file():
             found.problems.append(problem("PATH_NOT_FILE", name, "it is a pipe, a socket or a device, not a file.",
                                           "Remove it from the folder."))
+        elif entry.name != PROVENANCE and not entry.name.endswith(f".{PROVENANCE}"):  # what was made here, not data
+            found.names.append(name)
+            if target is not None:
+                found.targets[name] = target
     except OSError as error:
         found.problems.append(_passed_over(failure(error, printable(name)), name))
 
