@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+from verossim.errors import CorruptStore
 from verossim.exchange import read_gguf, write_gguf
 from verossim.exchange.vocabulary import CUTS, metadata_from, tokenizer_from
 
@@ -43,6 +44,8 @@ def copied(path: Path, to: Path, without: str = "", kind: GGMLQuantizationType |
         plain = np.array(tensor.data)
         if kind is None or plain.ndim == 1:
             writer.add_tensor(tensor.name, plain)
+        elif kind == GGMLQuantizationType.I32:
+            writer.add_tensor(tensor.name, plain.view(np.int32))
         else:
             writer.add_tensor(tensor.name, gguf.quants.quantize(plain, kind), raw_dtype=kind)
     writer.write_header_to_file()
@@ -141,6 +144,13 @@ def test_half_and_quantised_weights_are_what_they_stand_for(kind, error, tmp_pat
         worst = (rounded.tensors[name] - tensor).abs().max().item()
         assert 0 < worst < error if tensor.dim() == 2 else worst == 0
         assert rounded.tensors[name].dtype == torch.float32
+
+
+def test_a_type_that_the_package_cannot_read_is_named_with_the_way_out(tmp_path):
+    write_gguf(tmp_path / "a.gguf", model(OURS))
+    with pytest.raises(CorruptStore, match="of type I32, which cannot be read") as refused:
+        read_gguf(copied(tmp_path / "a.gguf", tmp_path / "b.gguf", kind=GGMLQuantizationType.I32))
+    assert refused.value.code == "CKPT_FORMAT" and "Q8_0" in refused.value.hint
 
 
 def test_a_file_that_is_no_such_model_is_named(tmp_path):
