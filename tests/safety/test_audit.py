@@ -142,6 +142,15 @@ def test_it_flags_overfitted_mixtures_ten_of_ten():
         assert any("Remembers its training records (membership AUC" in said for said in report.words)
 
 
+def test_what_lies_nearer_to_training_records_without_being_one_of_them_remembers():
+    train, held_out, _ = three(6, 1000)
+    rng = np.random.default_rng(6)
+    report = audit(train, held_out, train[rng.integers(1000, size=1000)] + rng.normal(size=train.shape))
+    assert report.copying.exact == report.copying.certain == 0
+    assert report.verdict == "remembers"
+    assert report.words[0].startswith("Made records lie nearer to training records")
+
+
 def test_a_mixture_that_fits_is_clear():
     train, held_out, _ = three(4, 1000, 8)
     mixture = GaussianMixture(3, random_state=0).fit(train)

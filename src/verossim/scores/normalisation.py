@@ -64,7 +64,11 @@ class Normalisation:
         t = self.total
         ends = "" if t.low is None or t.high is None else f" ({t.low:.4g} to {t.high:.4g})"
         size = "" if self.effective is None else f", effective sample size {self.effective:,.0f}"
-        return f"{self.verdict}: the total is {t.value:.4g}{ends}, by {self.method} at {self.points:,} points{size}"
+        found = f"{self.verdict}: the total is {t.value:.4g}{ends}, by {self.method} at {self.points:,} points{size}"
+        if self.verdict != "cannot tell" or self.effective is None:
+            return found
+        return (f"cannot tell: of {self.points:,} points that were drawn some {self.effective:,.0f} count, which are too few to "
+                f"know the total by (it came out as {t.value:.4g}); spaces of many numbers are often too large for this check")
 
 
 def check(log_prob: LogProb, space: Space, examples: Tensor | None = None, *, kind: Kind = "exact",

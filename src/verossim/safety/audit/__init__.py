@@ -125,8 +125,8 @@ def _verdict(copying: Copying, attacks: tuple[Attack, ...], level: float, M: int
                       f"{c.expected:.2%} are expected of records never learned from), of {c.distinct:,} training records; "
                       f"{c.exact:,} are exact.")
     if c.nearer.p_value is not None and c.nearer.p_value <= level and c.excess >= LEAN:
-        copies.append(f"Made records lie nearer to training records than to held-out ones in {c.nearer.value:.1%} of cases, "
-                      f"against {c.nearer_expected:.1%} by chance.")
+        remembers.append(f"Made records lie nearer to training records than to held-out ones in {c.nearer.value:.1%} of cases, "
+                         f"against {c.nearer_expected:.1%} by chance.")
     for a in attacks:
         if a.area.value >= AREA and _above(a.area) <= level:
             remembers.append(f"Remembers its training records (membership AUC {a.area.value:.3f} by {a.by}, "
