@@ -91,6 +91,18 @@ def test_a_tour_spares_what_is_there(say, place, tmp_path):
         assert status == 73 and "OUT_EXISTS" in err, err
 
 
+@pytest.mark.parametrize("asking", [
+    ("evaluate", "good", "test.csv", "-o", "no.html"), ("audit", "good", "--train", "train.csv", "-o", "no.html"),
+    ("utility", "good", "--train", "train.csv", "--test", "test.csv", "-o", "no.json"), ("tour", "train.csv", "-o", "no")])
+def test_where_nothing_can_be_written_is_told_before_anything_is_measured(say, place, tmp_path, asking):
+    (tmp_path / "file").touch()
+    verb, *words = (str(place / word) if (place / word).exists() else word for word in asking)
+    *words, name = words
+    status, out, err = say(verb, *words, tmp_path / "file" / name)
+    assert status == 73 and "OUT_" in err and "file" in err, err
+    assert "..." not in out + err.split("OUT_")[0]
+
+
 def test_two_runs_give_the_same_bytes_and_a_page_that_asks_for_nothing(say, place, tmp_path):
     for name in ("one.html", "two.html"):
         status, _, err = say("evaluate", place / "good", place / "test.csv", "-n", "200", "-o", tmp_path / name)

@@ -13,6 +13,7 @@ from .. import data, store
 from ..config import build
 from ..data import to_table
 from ..errors import BadConfig, printable
+from ..folders import writable
 from ..intervals import Interval
 from ..metrics import Measured, Quantity, Report, Stamp
 from ..model import Model
@@ -223,7 +224,7 @@ def _page(output: str | None, overwrite: bool) -> Path | None:
         return None
     if not output.lower().endswith((".html", ".htm")):
         raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .html.")
-    check_vacant(output, overwrite, file=True)
+    writable(check_vacant(output, overwrite, file=True))
     require()
     return Path(output)
 

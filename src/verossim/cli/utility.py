@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from ..errors import BadConfig, printable
+from ..folders import writable
 from ..model import Model
 from ..safety import release_file
 from ..safety.gate import check_vacant
@@ -24,7 +25,7 @@ def utility(voice: Voice, path: str, train: str, test: str, output: str | None, 
     if output is not None and not output.lower().endswith(".json"):
         raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .json.")
     if output is not None:
-        check_vacant(output, overwrite, file=True)  # before minutes are spent
+        writable(check_vacant(output, overwrite, file=True))  # before minutes are spent
     model = Model.load(path)
     report = utility_of(model, train, test, label=label, made=made, seed=seed, sizes=sizes,
                         progress=lambda done, of: voice.bar("classifiers", done, of, f"{done} of {of}"), **settings)

@@ -67,7 +67,7 @@ class Normalisation:
         found = f"{self.verdict}: the total is {t.value:.4g}{ends}, by {self.method} at {self.points:,} points{size}"
         if self.verdict != "cannot tell" or self.effective is None:
             return found
-        return (f"cannot tell: of {self.points:,} points that were drawn some {self.effective:,.0f} count, which are too few to "
+        return (f"cannot tell: of {self.points:,} points drawn some {self.effective:,.0f} count, which are too few to "
                 f"know the total by (it came out as {t.value:.4g}); spaces of many numbers are often too large for this check")
 
 

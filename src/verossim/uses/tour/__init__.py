@@ -17,6 +17,7 @@ from ...codecs import Codec
 from ...codecs.label import Label
 from ...errors import BadConfig, BadData, CannotWrite, Incompatible, Interrupted, VerossimError, near, printable
 from ...families import LearnsByGradient
+from ...folders import writable
 from ...intervals import Interval
 from ...metrics import Report, Sample
 from ...model import Model, fit
@@ -93,7 +94,7 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     in a table. folder : where models and runs are kept; the same call again goes on with runs that were cut off, or begins them
     anew with `restart`. budget : seconds that all share in which to learn, of which mixtures take what they take; measuring
     comes on top. tell : hears what is done next. Raises BadData DATA_TOO_FEW, Incompatible SPACE for a family that does not
-    learn such records, CannotWrite OUT_EXISTS, Interrupted where a signal stopped a run, and what `fit` raises where only one
+    learn such records, CannotWrite, Interrupted where a signal stopped a run, and what `fit` raises where only one
     family was asked for.
     """
     if not budget > 0 or not math.isfinite(budget):
@@ -106,6 +107,7 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     codec = codec_of(opened)
     labels = None if opened.label is None else Label(Label.Config(column=opened.label)).fit(opened.blocks())
     chosen = _families(families, codec, opened.modality)
+    writable(Path(folder) / "tour")
     learned, unseen = data.sides(opened, codec, HELD_OUT, MOST, seed)
     if len(unseen) < FEWEST:
         raise BadData("DATA_TOO_FEW", f"{opened.origin}: of {len(learned) + len(unseen)} records {len(unseen)} are held out, "
