@@ -255,24 +255,21 @@ sys.stdout.write(json.dumps(found))
 KINDS = ("tiny", "diffusion", "sharded", "gan", "texts")
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory) -> list[list[dict]]:
+def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(tmp_path):
     """Every kind on two ranks, one, and two, each time stopped but for the last; then on one rank from first to last."""
-    run, whole = tmp_path_factory.mktemp("stages"), tmp_path_factory.mktemp("whole")
-    parts = [(run, 2, 48), (run, 1, 64), (run, 2, 10_000), (whole, 1, 10_000)]
-    return [spawned(RANKED, folder, stop, ",".join(KINDS), ranks=ranks) for folder, ranks, stop in parts]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_then_one_then_two_see_every_record_once_an_epoch(stages, kind):
-    *parts, (whole,) = [[rank[kind] for rank in stage] for stage in stages]
-    assert [stage[0]["samples"] for stage in parts] == [48, 112, 192]
-    assert [[rank["stopped"] for rank in stage] for stage in parts] == [[15, 15], [15], [None, None]]  # rank 0 alone was asked
-    seen = [index for stage in parts for step in range(len(stage[0]["seen"]) * len(stage) // 16)
-            for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
-    assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:]
-    assert seen == whole["seen"]
-    assert torch.allclose(torch.tensor(parts[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5)
+    run, one = tmp_path / "run", tmp_path / "whole"
+    stages = [spawned(RANKED, folder, stop, ",".join(KINDS), ranks=ranks)
+              for folder, ranks, stop in ((run, 2, 48), (run, 1, 64), (run, 2, 10_000), (one, 1, 10_000))]
+    for kind in KINDS:
+        *parts, (whole,) = [[rank[kind] for rank in stage] for stage in stages]
+        assert [stage[0]["samples"] for stage in parts] == [48, 112, 192], kind
+        stopped = [[rank["stopped"] for rank in stage] for stage in parts]
+        assert stopped == [[15, 15], [15], [None, None]], kind  # rank 0 alone was asked
+        seen = [index for stage in parts for step in range(len(stage[0]["seen"]) * len(stage) // 16)
+                for rank in stage for index in rank["seen"][step * 16 // len(stage):(step + 1) * 16 // len(stage)]]
+        assert sorted(seen[:96]) == sorted(seen[96:]) == list(range(96)) and seen[:96] != seen[96:], kind
+        assert seen == whole["seen"], kind
+        assert torch.allclose(torch.tensor(parts[-1][0]["weights"]), torch.tensor(whole["weights"]), atol=1e-5), kind
 
 
 PAIRED = """
