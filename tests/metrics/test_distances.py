@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.stats import chi2, ncx2
+from scipy.stats import chi2, ncx2, norm
 from sklearn.metrics import pairwise_distances
 
 from verossim.errors import BadConfig, BadData, Incompatible
@@ -128,6 +128,16 @@ def test_ends_are_those_of_a_noncentral_chi_square_where_it_is_one():
     assert low > 0
     low, high = frechet._ends(0.01 - w, 0.01, frechet.Errors(0.0, w, 2 * w * w, 8 ** 0.5), 2 * w * w)
     assert low < 0 <= high
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.1, 0.7, 1.5, 4.0])
+def test_ends_of_what_cannot_be_below_0_hold_it_there_as_often_as_anywhere(truth):
+    errors = frechet.Errors(first=2.0, mean=1e9, V=1.0, skewness=0.0)  # those of a normal of deviation 1, whatever the truth
+    values = truth + np.linspace(-5, 5, 1001)
+    ends = np.array([frechet._ends(value, value + 1e9, errors, 1.0, bounded=True) for value in values])
+    holds = (np.maximum(ends[:, 0], 0) <= truth) & (truth <= ends[:, 1])
+    assert np.trapezoid(holds * norm.pdf(values - truth), values) == pytest.approx(0.95, abs=3e-3)
+    assert (np.diff(ends, axis=0) >= 0).all() and (ends[:, 1] > 0).all()
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4])

@@ -28,11 +28,11 @@ from . import Metric, Quantity, Sample, comparable
 __all__ = ["MEMBER", "Frechet", "frechet_distance", "frechet_of_moments", "reference"]
 
 ROWS = 4096  # records of a block
-NORMAL_95 = 1.959963984540054  # 97.5 % of a standard normal lie below
 EPSILON = torch.finfo(torch.float64).eps
 EXACT = 1e-7  # error of the eigenvalues, relative to the distance, above which they are computed the careful way
 ENOUGH = 4  # records a feature, from where the intervals hold
 NORMAL_FROM = 10_000  # degrees of freedom and noncentrality, above which a chi-square is taken as normal
+NEAR_0 = 2.0  # deviations of the error, within which a distance is near 0
 WIDE = 512  # features, up to where all three ways to halve four quarters are taken
 
 
@@ -128,7 +128,7 @@ class Frechet(Metric):
         errors = _errors(x, y, a, b)
         low, high = _ends(full - errors.mean, full, errors, errors.V)
         these = Interval(full, errors.mean + low, max(errors.mean + high, full - value))
-        low, high = _ends(value, full, errors, errors.V * (1 + 1 / K))
+        low, high = _ends(value, full, errors, errors.V * (1 + 1 / K), bounded=True)
         return {"frechet": these, "frechet_infinity": Interval(value, min(value, max(low, 0.0)), high)}
 
     def notes(self, real: Sample, made: Sample) -> list[str]:
@@ -149,9 +149,10 @@ class Errors:
     skewness: float
 
 
-def _ends(value: float, F: float, errors: Errors, V: float) -> tuple[float, float]:
+def _ends(value: float, F: float, errors: Errors, V: float, bounded: bool = False) -> tuple[float, float]:
     """Between which t the distance is, of which `value` is an estimate without bias, with the variance V where t is 0; the
-    greater is at least 0.
+    greater is at least 0. bounded : a t below 0 is no answer, so that near 0 an interval can hardly be too low, and all 5 % of
+    its errors are those of being too high (Feldman and Cousins, arXiv:physics/9711021).
 
     Those t of which value - t is within its 95 %, as a scaled noncentral chi-square less its mean: errors that are sums of few
     squares are far from normal. Where t is 0 it has the cumulants of the second order (Buckley and Eagleson, 1988), and its
@@ -159,7 +160,7 @@ def _ends(value: float, F: float, errors: Errors, V: float) -> tuple[float, floa
     mean direction of errors, 2 V / mean. All is counted in roots of V, so that the unit of the features changes nothing.
     """
     from scipy.optimize import brentq
-    from scipy.special import chndtrix
+    from scipy.special import chndtrix, ndtri
     unit = math.sqrt(V)
     if unit == 0:
         return value, max(value, 0.0)
@@ -168,18 +169,20 @@ def _ends(value: float, F: float, errors: Errors, V: float) -> tuple[float, floa
     steep = max(k, 2 * errors.V / errors.mean / unit)
     freedom = 8 / max(errors.skewness * (math.sqrt(errors.V) / unit) ** 3, 1e-3) ** 2
 
-    def error(share: float, slope: float, t: float) -> float:
+    def error(upper: bool, slope: float, t: float) -> float:
+        near = max(0.0, 1 - t / (NEAR_0 * math.sqrt(slope * t + 1))) if bounded else 0.0
+        share = 0.975 - 0.025 * near if upper else max(0.025 * (1 - near), 1e-9)
         noncentral = freedom * slope * t / 2
         if freedom + noncentral > NORMAL_FROM:
-            return (NORMAL_95 if share > 0.5 else -NORMAL_95) * math.sqrt(slope * t + 1)
+            return float(ndtri(share)) * math.sqrt(slope * t + 1)
         return float(chndtrix(share, freedom, noncentral) - freedom - noncentral) / math.sqrt(2 * freedom)
 
-    def end(share: float, slope: float) -> float:
+    def end(upper: bool, slope: float) -> float:
         """The t with value - t = error, which below 0 is that of 0; an error is within twice those of a normal."""
-        at_0 = value - error(share, slope, 0.0)
+        at_0 = value - error(upper, slope, 0.0)
         beyond = max(value, 0.0) + 16 * (slope + 1) + 8 * math.sqrt(slope * max(value, 0.0) + 1)
-        return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(share, slope, t), 0.0, beyond, rtol=1e-9))
-    return unit * end(0.975, k), unit * max(end(0.025, steep), 0.0)
+        return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(upper, slope, t), 0.0, beyond, rtol=1e-9))
+    return unit * end(True, k), unit * max(end(False, steep), 0.0)
 
 
 def _blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Tensor]:
