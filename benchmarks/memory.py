@@ -1,9 +1,12 @@
 """Peak memory against the size of the data: a walk through the source, and a whole fit, at N and at N / 10 records.
 
     python benchmarks/memory.py --table 10000000 --pictures 100000
+    python benchmarks/memory.py --table 0 --pictures 0 --texts 20000      # 20 GB; needs 60 GB of disk
 
-Each measurement is a process of its own. A line of JSON a case goes to benchmarks/results/memory.jsonl with the date, the
-commit and the hardware; `growth` is the peak at N over the peak at N / 10, which should stay under 1.5.
+Texts are the plays of Shakespeare again and again; a fit of them is one of bytes that sees 640 windows of 256, so that what
+grows with them is reading and cutting them. Each measurement is a process of its own. A line of JSON a case goes to
+benchmarks/results/memory.jsonl with the date, the commit and the hardware; `growth` is the peak at N over the peak at N / 10,
+which should stay under 1.5.
 """
 
 import argparse
@@ -25,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 COLUMNS = 6
 CHUNK = 100_000
 SIDE = 28
+ENDING = {"table": ".csv", "pictures": "", "texts": ".txt"}
 
 
 def table(path: Path, records: int) -> None:
@@ -50,6 +54,15 @@ def pictures(path: Path, records: int) -> None:
         Image.fromarray(pixels).save(path / str(number % 10) / f"{number:06}.png", compress_level=1)
 
 
+def texts(path: Path, megabytes: int) -> None:
+    """So many million bytes of documents."""
+    from real import plays
+    whole = [b"".join(plays().values())]
+    with path.open("wb") as file:
+        while file.tell() < megabytes * 10**6:
+            file.writelines(whole)
+
+
 def walk(path: str) -> int:
     """Reads every record of the source once."""
     from verossim.data import open_source
@@ -57,8 +70,11 @@ def walk(path: str) -> int:
 
 
 def fit(path: str) -> int:
-    """A mixture of four diagonal Gaussians, fitted to the source."""
+    """A mixture of four diagonal Gaussians, fitted to the source; of texts a small network that sees a few windows."""
     import verossim
+    if path.endswith(".txt"):
+        model = verossim.fit(path, family="autoregressive", tokens="bytes", context=256, width=32, blocks=2, samples=640)
+        return model.card["manifest"]["records"]
     model = verossim.fit(path, family="gmm", components=4, covariance="diag")
     return model.card["manifest"]["records"]
 
@@ -82,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, default=1_000_000, help="rows of the CSV; 0 for none")
     parser.add_argument("--pictures", type=int, default=10_000, help="pictures of the folder; 0 for none")
+    parser.add_argument("--texts", type=int, default=0, help="million bytes of texts; 0 for none")
     parser.add_argument("--only", choices=("walk", "fit"), help="one job instead of both")
     parser.add_argument("--job", nargs=2, metavar=("JOB", "PATH"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -91,14 +108,15 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"records": records, "seconds": round(time.perf_counter() - start, 2), "peak_mib": round(peak, 1)}))
         return
-    for name, make, records in (("table", table, asked.table), ("pictures", pictures, asked.pictures)):
+    cases = ("table", table, asked.table), ("pictures", pictures, asked.pictures), ("texts", texts, asked.texts)
+    for name, make, records in cases:
         for job in [asked.only] if asked.only else ["walk", "fit"]:
             if not records:
                 continue
             results = []
             for count in (records // 10, records):
                 with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / f"{name}.csv" if name == "table" else Path(folder) / name
+                    path = Path(folder) / (name + ENDING[name])
                     make(path, count)
                     results.append(measured(job, path))
             line = {"case": f"{job} {name}", "tenth": results[0], "whole": results[1],
