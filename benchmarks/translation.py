@@ -2,6 +2,7 @@
 
     python benchmarks/translation.py --minutes 60          # each an hour, on two cores
     python benchmarks/translation.py --minutes 3 --judged 100
+    python benchmarks/translation.py --who marian --parameters 2000000 --seconds 3600      # beside ours, each on a core
 
 Data: 35,623 paragraphs of LibreOffice's help (Debian `libreoffice-help-en-us`, `-pt-br`). A paragraph is held out by a hash of
 its English, so that equal ones are on one side; --judged of those, of at most 400 characters, are translated by beams of 4 and
@@ -136,6 +137,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--judged", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--who", type=lambda names: names.split(","), default=["verossim", "marian"])
+    parser.add_argument("--parameters", type=int, help="of marian, where ours are not there")
+    parser.add_argument("--seconds", type=float, help="of marian, where ours are not there")
     parser.add_argument("--cpu-time", action="store_true", help="equal seconds of CPU, not of wall-clock")
     asked = parser.parse_args()
     learned, held = sides(asked.judged)
@@ -151,24 +155,27 @@ def main() -> None:
         write("translation.jsonl", who=who, judged=len(said), **found, **fields, said=said[:SHOWN], wanted=wanted[:SHOWN],
               **about)
     told("the English", english)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "pairs.csv"
-        pa.csv.write_csv(pa.table({"en": [a for a, _ in learned], "pt": [b for _, b in learned]}), path)
+    parameters, seconds = asked.parameters, asked.seconds
+    if "verossim" in asked.who:
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "pairs.csv"
+            pa.csv.write_csv(pa.table({"en": [a for a, _ in learned], "pt": [b for _, b in learned]}), path)
+            began = clock()
+            model = verossim.fit(path, "autoregressive", condition="en", target="pt", budget=f"{60 * asked.minutes}s",
+                                 held_out=0.02, seed=asked.seed)
+            seconds = clock() - began
+        parameters = sum(p.numel() for p in model.family.parameters())
+        print(f"learned: {parameters} parameters in {seconds:.0f} s", flush=True)
         began = clock()
-        model = verossim.fit(path, "autoregressive", condition="en", target="pt", budget=f"{60 * asked.minutes}s",
-                             held_out=0.02, seed=asked.seed)
-        seconds = clock() - began
-    began = clock()
-    said = [model.search(condition=text, beam=BEAMS).text.strip() for text in english]
-    parameters = sum(p.numel() for p in model.family.parameters())
-    told("verossim", said, seconds=seconds, writing=clock() - began, parameters=parameters,
-         held_out=model.card["held_out"], config=vars(model.family.config),
-         training=model.card["history"]["training"])
-    peer = Marian(learned, parameters, seconds, asked.seed, clock)
-    began = clock()
-    said = peer.translated(english)
-    told("marian", said, seconds=seconds, writing=clock() - began, parameters=peer.model.num_parameters(), steps=peer.steps,
-         shape=peer.shape, rate=peer.rate)
+        said = [model.search(condition=text, beam=BEAMS).text.strip() for text in english]
+        told("verossim", said, seconds=seconds, writing=clock() - began, parameters=parameters,
+             held_out=model.card["held_out"], config=vars(model.family.config), training=model.card["history"]["training"])
+    if "marian" in asked.who:
+        peer = Marian(learned, parameters, seconds, asked.seed, clock)
+        began = clock()
+        said = peer.translated(english)
+        told("marian", said, seconds=seconds, writing=clock() - began, parameters=peer.model.num_parameters(),
+             steps=peer.steps, shape=peer.shape, rate=peer.rate)
 
 
 if __name__ == "__main__":
