@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from verossim.errors import BadConfig, BadData, Incompatible
+from verossim.families import autoregressive
 from verossim.families.autoregressive import Autoregressive
 from verossim.families.autoregressive.writing import allowed
 from verossim.seeds import Noise
-from verossim.spaces import Continuous, Discrete
+from verossim.spaces import Batch, Continuous, Discrete
 
 START, STOP, PAD = 3, 2, 4
 TEXTS = Discrete(shape=(4,), vocabulary=5, pad=PAD, start=START, stop=STOP)
@@ -57,6 +58,25 @@ def test_what_is_given_is_a_condition():
     given = torch.tensor([[~START, ~0, 1, 0]])
     each = family.each(x)[0]
     assert each[0] == 0 and torch.allclose(family.log_prob(given).log_prob, each[2:].sum()[None])
+
+
+@pytest.mark.parametrize("label", [None, LABEL])
+def test_texts_of_all_lengths_are_told_as_each_alone_and_with_little_padding(label, monkeypatch):
+    long = Discrete(shape=(64,), vocabulary=5, pad=PAD, start=START, stop=STOP)
+    family, g = made(long, label), torch.Generator().manual_seed(0)
+    lengths = torch.tensor([3, 60, 5, 64, 31, 2, 17, 9, 33, 4, 7, 12])
+    x = torch.randint(2, (12, 64), generator=g).where(torch.arange(64) < lengths[:, None], torch.tensor(PAD))
+    x[:, 0] = ~START
+    y = None if label is None else torch.arange(12) % 2
+    together = [family.loss(Batch(x, y, torch.ones(12), torch.arange(12)), family.turns[0]).total, family.each(x, y)]
+    seen = []
+    family.net.register_forward_pre_hook(lambda net, given: seen.append(tuple(given[0].shape)))
+    monkeypatch.setattr(autoregressive, "TOGETHER", 20)
+    apart = [family.loss(Batch(x, y, torch.ones(12), torch.arange(12)), family.turns[0]).total, family.each(x, y)]
+    alone = torch.stack([family.each(x[k:k + 1], None if y is None else y[k:k + 1])[0] for k in range(12)])
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(together, apart, strict=True))
+    assert torch.allclose(apart[1], alone, atol=1e-5)
+    assert seen[:3] == [(3, 63), (2, 30), (7, 11)]  # 326 tokens for 235 that are there, where one call has 756
 
 
 def test_writing_tells_the_log_probability_of_what_it_wrote_and_follows_it():

@@ -13,8 +13,9 @@ from tiny import batch_of
 
 from verossim.config import knob
 from verossim.errors import BadConfig
+from verossim.families.autoregressive import Autoregressive
 from verossim.families.vae import VAE
-from verossim.spaces import Continuous
+from verossim.spaces import Batch, Continuous, Discrete
 from verossim.training import Checkpoints, Engine, InMemory, Training, forecast, seconds_of, settle, train
 
 CLOCK = {"now": 0.0}
@@ -70,6 +71,17 @@ def test_a_width_that_was_given_is_kept():
     config, training, _ = settle(Slow, Slow.Config(width=32), Training(budget="60s"), numbers(), Engine(), began=began)
     left = 60 - (CLOCK["now"] - began)
     assert config.width == 32 and training.samples == pytest.approx(0.92 * left / 0.002, abs=32) and left < 55
+
+
+@pytest.mark.parametrize(("tokens", "batch"), [(64, 32), (8, 256)])
+def test_a_step_of_short_texts_has_more_of_them(tokens, batch):
+    space, x = Discrete(shape=(65,), vocabulary=6, pad=5, start=4), torch.randint(3, (4000, 65))
+    x[:, 0], x[:, tokens:] = ~4, 5
+    data = InMemory(Batch(x, None, torch.ones(4000), torch.arange(4000)))
+    config = Autoregressive.Config(width=16, blocks=1)
+    _, training, _ = settle(lambda config: Autoregressive(config, space), config, Training(samples=4000), data, Engine(),
+                            kind=Autoregressive)
+    assert training.batch == batch
 
 
 def test_time_is_measured_with_as_many_records_as_a_step_has():

@@ -190,9 +190,12 @@ class LearnsByGradient(Family):
     signs: ClassVar[tuple[Sign, ...]] = ()  #: those of `examine` that have bounds
     anew: ClassVar[tuple[str, ...]] = ()  #: settings that a family may have others of than the model that it goes on from
 
-    @property
-    def enough(self) -> int:
-        """Records that a network of this size should see at least; 0 for as many as any."""
+    def size(self, x: Tensor) -> float:
+        """How many numbers a record has, in the mean over records x (B, *event)."""
+        return float(x[0].numel())
+
+    def enough(self, size: float) -> int:
+        """Records of a size that a network as large as this should see at least; 0 for as many as any."""
         return 0
 
     def go_on(self, tensors: Mapping[str, Tensor]) -> None:

@@ -34,6 +34,7 @@ __all__ = ["Forecast", "Training", "seconds_of", "settle"]
 
 COPIES = 6  # of the parameters: raw, gradient, two moments, the average, and a copy while previews are made
 SAVING = 8  # of the parameters while a checkpoint is written: raw, two moments and the average, and the file of these
+MEASURED = 256  # records whose size is looked at
 PROBED = 16  # records that are measured first
 PROBING, PROBING_SECONDS = 0.01, 0.2  # of a budget, or without one, for measuring a network with as many records as a step has
 NUMBERS = 1 << 18  # in a batch, about
@@ -90,7 +91,7 @@ class Forecast:
 @dataclass(frozen=True)
 class _Probe:
     """What one network costs: seconds and bytes a record, parameters. peak: the family's rate; width: as it was settled;
-    enough: records that it should see at least."""
+    enough: records that it should see at least; size: numbers of a record."""
 
     seconds: float
     bytes: float
@@ -98,6 +99,7 @@ class _Probe:
     peak: float
     width: int
     enough: int
+    size: float
 
 
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
@@ -117,11 +119,12 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     if known is None and budget is None:
         known = min(max(EPOCHS * len(data), LEAST), MOST)
 
-    def a_step(seen: float) -> int:
-        return max(training.batch if isinstance(training.batch, int) else _batch(data, seen, kind.a_step), engine.ranks)
+    def a_step(seen: float, size: float) -> int:
+        free = not isinstance(training.batch, int)
+        return max(_batch(len(data), size, seen, kind.a_step) if free else int(training.batch), engine.ranks)
 
-    def a_share(enough: float) -> int:
-        return -(-a_step(enough if known is None else known) // engine.ranks)
+    def a_share(enough: float, size: float) -> int:
+        return -(-a_step(enough if known is None else known, size) // engine.ranks)
 
     def left() -> float:
         return math.inf if budget is None else budget - (time.perf_counter() - began)
@@ -133,10 +136,10 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
     config, probe = _widest(prober, config, budget)
-    batch = a_step(affordable(probe))
+    batch = a_step(affordable(probe), probe.size)
     share = -(-batch // engine.ranks)
-    if share != a_share(probe.enough):  # more records in a step take less time each
-        prober = replace(prober, records=lambda _: share)
+    if share != a_share(probe.enough, probe.size):  # more records in a step take less time each
+        prober = replace(prober, records=lambda *_: share)
         probe = prober.probe(config)
     samples = known or max(1, round(affordable(probe) / batch)) * batch
     rate = training.rate if isinstance(training.rate, float) else probe.peak * min(1.0, math.sqrt(PEAK_WIDTH / probe.width))
@@ -161,13 +164,12 @@ def seconds_of(text: str) -> float:
     return float(found[1]) * UNITS[next(filter(None, found.groups()[1:]), "s")]
 
 
-def _batch(data: Split, samples: float, numbers: tuple[int, int] | None = None) -> int:
+def _batch(records: int, size: float, samples: float, numbers: tuple[int, int] | None = None) -> int:
     """A power of two within BATCHES, or of so many numbers in all: about NUMBERS, no more than a quarter of the records, and
-    ENOUGH_STEPS of them."""
-    dims = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
-    low, high = BATCHES if numbers is None else (-(-number // max(dims, 1)) for number in numbers)
-    most = int(min(NUMBERS // max(dims, 1), high, len(data) // 4, samples / ENOUGH_STEPS))
-    return 1 << max(most, min(low, len(data))).bit_length() - 1
+    ENOUGH_STEPS of them. size : numbers of a record."""
+    low, high = BATCHES if numbers is None else (math.ceil(number / max(size, 1)) for number in numbers)
+    most = int(min(NUMBERS // max(size, 1), high, records // 4, samples / ENOUGH_STEPS))
+    return 1 << max(most, min(low, records)).bit_length() - 1
 
 
 def _quickest(prober: "_Prober", config: Any, budget: float | None) -> "_Prober":
@@ -211,8 +213,8 @@ def _widest(prober: "_Prober", config: Any, budget: float | None) -> tuple[Any, 
 class _Prober:
     """Measures networks on a few records of the data.
 
-    records : of one rank's share of a step, in a run that sees at least so many. seconds : that may be spent on them once a few
-    were measured. limit : of memory, in bytes.
+    records : of one rank's share of a step, in a run that sees at least so many of a size. seconds : that may be spent on
+    them once a few were measured. limit : of memory, in bytes.
     """
 
     build: Callable[[Any], LearnsByGradient]
@@ -220,7 +222,7 @@ class _Prober:
     precision: str
     optimizer: str
     engine: Engine
-    records: Callable[[float], int]
+    records: Callable[[float, float], int]
     seconds: float
     limit: int
 
@@ -230,9 +232,11 @@ class _Prober:
         parameters = dict(self.engine.named(family.networks))
         size, width = sum(p.numel() for p in parameters.values()), vars(family.config).get("width") or PEAK_WIDTH
         if 4 * COPIES * size > self.limit:
-            return _Probe(math.inf, 0.0, size, family.peak, width, 0)
-        enough = family.enough or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
-        records = min(self.records(enough), len(self.data))
+            return _Probe(math.inf, 0.0, size, family.peak, width, 0, 1.0)
+        some = torch.linspace(0, len(self.data) - 1, min(MEASURED, len(self.data)), dtype=torch.float64).long()
+        of_a_record = family.size(self.data.take(some).x)
+        enough = family.enough(of_a_record) or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
+        records = min(self.records(enough, of_a_record), len(self.data))
         count = min(PROBED, records)
         family.to(self.engine.device).train()
         family.start(batch := self._batch(count), Noise(0, 1))
@@ -250,7 +254,7 @@ class _Prober:
         a_record = self._quicker(family, optimizers, count)
         many = int(min(records, self.seconds / max(2 * a_record, 1e-9), self.limit / max(4 * bytes_each, 1.0)))
         a_record = self._quicker(family, optimizers, many) if many > count else a_record
-        return _Probe(a_record, bytes_each, size, family.peak, width, enough)
+        return _Probe(a_record, bytes_each, size, family.peak, width, enough, of_a_record)
 
     def _quicker(self, family: LearnsByGradient, optimizers: Optimizers, count: int) -> float:
         """Seconds a record in the quicker of two steps of so many."""

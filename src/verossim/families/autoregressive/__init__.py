@@ -15,6 +15,7 @@ Karpathy, 2025):
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -41,6 +42,7 @@ HEADS = 64, 32  # numbers of a head from WIDE on, and below it
 WIDE = 256
 WIDENED = 8 / 3  # numbers inside SwiGLU over the width; 4 for the others, which have a matrix less
 NUMBERS = 1 << 22  # logits at a time
+TOGETHER = 512  # tokens, from which sequences of about one length are told apart from longer ones
 PER_PARAMETER = 4  # tokens that a run with a budget should see at least
 
 
@@ -118,10 +120,13 @@ class Autoregressive(LearnsByGradient):
         """The network, wrapped where it learns on several ranks."""
         return self.networks["net"]
 
-    @property
-    def enough(self) -> int:
+    def size(self, x: Tensor) -> float:
+        """Tokens that are there."""
+        return max(1.0, float((x != self.pad).sum()) / len(x))
+
+    def enough(self, size: float) -> int:
         """Records with PER_PARAMETER tokens for each number that is learned."""
-        return 1 + PER_PARAMETER * sum(p.numel() for p in self.networks.parameters()) // self.space.coordinates
+        return 1 + int(PER_PARAMETER * sum(p.numel() for p in self.networks.parameters()) / size)
 
     def go_on(self, tensors: Mapping[str, Tensor]) -> None:
         """As LearnsByGradient says; with adapters these are what stands still."""
@@ -219,7 +224,15 @@ class Autoregressive(LearnsByGradient):
     def _each(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """log p of each entry (B, M), 0 where it is not the record's own, and whether it is; M is what the longest has."""
         there = x != self.pad
-        longest = int(there.any(dim=0).nonzero().max()) + 1 if bool(there.any()) else 1
+        lengths = (there * torch.arange(1, x.shape[1] + 1, device=x.device)).amax(dim=1).clamp(min=1)
+        longest = int(lengths.max()) if len(x) else 1
+        groups = alike(lengths) if self.device.type == "cpu" and type(self.net) is LanguageModel else []
+        if len(groups) > 1:
+            found = [self._each(x[rows], None if y is None else y[rows.to(y.device)]) for rows in groups]
+            back = torch.cat(groups).argsort()
+            log_p, own = (torch.cat([F.pad(each, (0, longest - each.shape[1])) for each in side])[back]
+                          for side in zip(*found, strict=True))
+            return log_p, own
         x, there = x[:, :longest], there[:, :longest].to(self.device)
         own, tokens = (x >= 0).to(self.device) & there, self.plain(x)
         if not self.begin:
@@ -232,6 +245,21 @@ class Autoregressive(LearnsByGradient):
     def _beside(self, y: Tensor | None, count: int) -> Tensor | None:
         networks = self.held if self.config.adapter_rank else self.networks
         return networks["told"](None if y is None else y.to(self.device), count) if "told" in networks else None
+
+
+def alike(lengths: Tensor) -> list[Tensor]:
+    """The rows (n,) of sequences of lengths (B,) that are to be told together: the longest first, and with each what is more
+    than half as long. Few tokens are told with what is longer: a call of its own would take more than padding them."""
+    order = lengths.argsort(descending=True, stable=True)
+    firsts, longest, total = [0], 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        if 2 * length <= longest and total >= TOGETHER:
+            firsts.append(place)
+            longest = total = 0
+        longest, total = max(longest, length), total + length
+    if total < TOGETHER:
+        firsts = firsts[:max(1, len(firsts) - 1)]
+    return [order[first:last] for first, last in pairwise([*firsts, len(order)])]
 
 
 MEMBER = Autoregressive
