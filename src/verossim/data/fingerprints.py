@@ -90,6 +90,8 @@ def _number_words(values: np.ndarray) -> np.ndarray:
 def _value_word(value: Any) -> np.uint64:
     if isinstance(value, np.ndarray):
         return _hashed(str(value.shape).encode(), np.ascontiguousarray(value))
+    if isinstance(value, bool):
+        return _BOOLEANS[value]
     return _MISSING if value is None else _hashed(str(value).encode(errors="surrogatepass"))
 
 
@@ -98,3 +100,6 @@ def _hashed(*pieces: Any) -> np.uint64:
     for piece in pieces:
         digest.update(piece)
     return np.uint64(int.from_bytes(digest.digest(), "little"))
+
+
+_BOOLEANS = {value: _hashed(str(value).encode()) for value in (False, True)}  # of texts, two for every record
