@@ -95,6 +95,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=several, default=range(1))
     parser.add_argument("--parts", type=lambda names: names.split(","), default=["distances", "shares"])
     asked = parser.parse_args()
+    if not {"distances", "shares"} >= {*asked.parts}:
+        parser.error("--parts are distances and shares")
     torch.set_num_threads(1)
     repetitions = 40 if asked.quick else 400
     write("coverage_of_intervals.jsonl", part="host", repetitions=repetitions, **host("scipy"))

@@ -1,7 +1,7 @@
 """Peak memory against the size of the data: a walk through the source, and a whole fit, at N and at N / 10 records.
 
     python benchmarks/memory.py --table 10000000 --pictures 100000
-    python benchmarks/memory.py --table 0 --pictures 0 --texts 20000      # 20 GB; needs 60 GB of disk
+    python benchmarks/memory.py --table 0 --pictures 0 --texts 20000      # 20 GB, and three times that on the disk
 
 Texts are the plays of Shakespeare again and again; a fit of them is one of bytes that sees 640 windows of 256, so that what
 grows with them is reading and cutting them. Each measurement is a process of its own. A line of JSON a case goes to
@@ -57,10 +57,10 @@ def pictures(path: Path, records: int) -> None:
 def texts(path: Path, megabytes: int) -> None:
     """So many million bytes of documents."""
     from real import plays
-    whole = [b"".join(plays().values())]
+    whole = b"".join(plays().values())
     with path.open("wb") as file:
         while file.tell() < megabytes * 10**6:
-            file.writelines(whole)
+            file.write(whole)
 
 
 def walk(path: str) -> int:

@@ -142,6 +142,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of marian, where ours are not there")
     parser.add_argument("--cpu-time", action="store_true", help="equal seconds of CPU, not of wall-clock")
     asked = parser.parse_args()
+    if not {"verossim", "marian"} >= {*asked.who} or ("verossim" not in asked.who and not (asked.parameters and asked.seconds)):
+        parser.error("--who is verossim, marian or both; marian alone needs --parameters and --seconds")
     learned, held = sides(asked.judged)
     english, wanted = ([pair[side] for pair in held] for side in (0, 1))
     clock = time.process_time if asked.cpu_time else time.monotonic
@@ -154,7 +156,8 @@ def main() -> None:
         print(who, json.dumps(found | fields), flush=True)
         write("translation.jsonl", who=who, judged=len(said), **found, **fields, said=said[:SHOWN], wanted=wanted[:SHOWN],
               **about)
-    told("the English", english)
+    if "verossim" in asked.who:
+        told("the English", english)
     parameters, seconds = asked.parameters, asked.seconds
     if "verossim" in asked.who:
         with tempfile.TemporaryDirectory() as place:
@@ -164,6 +167,8 @@ def main() -> None:
             model = verossim.fit(path, "autoregressive", condition="en", target="pt", budget=f"{60 * asked.minutes}s",
                                  held_out=0.02, seed=asked.seed)
             seconds = clock() - began
+        if model.card["history"]["interrupted"]:
+            raise SystemExit("interrupted")
         parameters = sum(p.numel() for p in model.family.parameters())
         print(f"learned: {parameters} parameters in {seconds:.0f} s", flush=True)
         began = clock()

@@ -117,9 +117,15 @@ def vacate(path: Path) -> None:
 
 
 def writable(place: Path) -> None:
-    """Tries whether something can be written at `place`, before work begins. Raises CannotWrite."""
-    with partial(place) as folder:
-        write(folder / "probe", b"\0")
+    """Tries whether something can be written at `place`, before work begins, and leaves nothing. Raises CannotWrite."""
+    missing = [parent for parent in place.parents if not parent.exists()]
+    try:
+        with partial(place) as folder:
+            write(folder / "probe", b"\0")
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def _on_disk(folder: Path) -> None:

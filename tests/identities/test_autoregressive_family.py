@@ -71,12 +71,20 @@ def test_texts_of_all_lengths_are_told_as_each_alone_and_with_little_padding(lab
     together = [family.loss(Batch(x, y, torch.ones(12), torch.arange(12)), family.turns[0]).total, family.each(x, y)]
     seen = []
     family.net.register_forward_pre_hook(lambda net, given: seen.append(tuple(given[0].shape)))
-    monkeypatch.setattr(autoregressive, "TOGETHER", 20)
+    monkeypatch.setattr(autoregressive, "FILLED", 20)
     apart = [family.loss(Batch(x, y, torch.ones(12), torch.arange(12)), family.turns[0]).total, family.each(x, y)]
     alone = torch.stack([family.each(x[k:k + 1], None if y is None else y[k:k + 1])[0] for k in range(12)])
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(together, apart, strict=True))
     assert torch.allclose(apart[1], alone, atol=1e-5)
-    assert seen[:3] == [(3, 63), (2, 30), (7, 11)]  # 326 tokens for 235 that are there, where one call has 756
+    assert seen[:4] == [(2, 63), (3, 32), (4, 11), (3, 3)]  # 275 tokens for 235 that are there, where one call has 756
+
+
+@pytest.mark.parametrize("lengths", [[1024, *[8] * 63], [250, *[4] * 255], [300] * 3 + [15] * 29, [5], [], [7] * 9])
+def test_few_long_texts_do_not_fill_up_many_short_ones(lengths):
+    groups = autoregressive.alike(torch.tensor(lengths, dtype=torch.int64))
+    assert sorted(row for group in groups for row in group.tolist()) == list(range(len(lengths)))
+    filled = sum(len(group) * max((lengths[row] for row in group.tolist()), default=0) for group in groups)
+    assert filled - sum(lengths) <= autoregressive.FILLED * len(groups) and len(groups) <= 1 + len(set(lengths))
 
 
 def test_writing_tells_the_log_probability_of_what_it_wrote_and_follows_it():

@@ -140,6 +140,19 @@ def test_ends_of_what_cannot_be_below_0_hold_it_there_as_often_as_anywhere(truth
     assert (np.diff(ends, axis=0) >= 0).all() and (ends[:, 1] > 0).all()
 
 
+@pytest.mark.parametrize("truth", [0.0, 0.05, 0.3, 1.0, 4.0])
+def test_so_do_those_whose_errors_are_skew_and_grow_with_the_truth(truth):
+    w, n = 0.3, 6  # a sum of six squares, each w wide: w chi-square of six degrees of freedom, noncentral by t / w
+    F = w * ncx2.rvs(n, max(truth, 1e-12) / w, size=3000, random_state=np.random.default_rng(3))
+    V, skewness = 2 * n * w * w, (8 / n) ** 0.5
+    held = 0
+    for f in F:
+        low, high = frechet._ends(f - n * w, f, frechet.Errors(4 * w * truth + 2 * V, n * w, V, skewness), V, bounded=True)
+        assert max(low, 0) <= max(f - n * w, 0) <= high
+        held += max(low, 0) <= truth <= high
+    assert abs(held / len(F) - 0.95) < 0.012 + 0.015 * (truth > 0)  # three deviations; the slope is told from F, which varies
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.4])
 def test_intervals_of_frechet_of_two_features_hold_the_truth_and_are_not_too_wide(shift):
     g, ends, values = np.random.default_rng(2), [], []

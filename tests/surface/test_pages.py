@@ -249,7 +249,7 @@ def test_the_advice_breaks_ties_by_cost_and_leaves_copiers_out():
     assert "Use quick, which has the lowest train of these: 2.00 s." in advise([slow, quick], [BITS, train])[0]
     copier = model("copier", (0.1, 0.09, 0.11), copies=True)
     told = advise([copier, quick, model("fair", (2, 1.8, 2.3))], [BITS])
-    assert told[0].startswith("Use quick") and "copying records learned from: copier." in told[1]
+    assert told[0].startswith("Use quick") and "copying or remembering records learned from: copier." in told[1]
     assert "None of these models should be used" in advise([copier], [BITS])[-1]
     floor = Row(name="one Gaussian", baseline=True, floor=True, numbers={"bits per dimension": Interval(1.05, 0.95, 1.2)})
     assert advise([quick, slow, floor], [BITS])[1].startswith("quick and slow are not surely better than the baseline")

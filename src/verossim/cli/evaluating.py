@@ -224,8 +224,8 @@ def _page(output: str | None, overwrite: bool) -> Path | None:
         return None
     if not output.lower().endswith((".html", ".htm")):
         raise BadConfig("USAGE", f"The output is named {printable(output)}.", "Name it .html.")
-    writable(check_vacant(output, overwrite, file=True))
     require()
+    writable(check_vacant(output, overwrite, file=True))
     return Path(output)
 
 

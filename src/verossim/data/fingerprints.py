@@ -102,4 +102,4 @@ def _hashed(*pieces: Any) -> np.uint64:
     return np.uint64(int.from_bytes(digest.digest(), "little"))
 
 
-_BOOLEANS = {value: _hashed(str(value).encode()) for value in (False, True)}  # of texts, two for every record
+_BOOLEANS = {value: _hashed(str(value).encode()) for value in (False, True)}  # each text has two

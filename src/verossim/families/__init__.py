@@ -195,7 +195,7 @@ class LearnsByGradient(Family):
         return float(x[0].numel())
 
     def enough(self, size: float) -> int:
-        """Records of a size that a network as large as this should see at least; 0 for as many as any."""
+        """How many records, of so many numbers each, a network as large as this should see at least; 0 for as many as any."""
         return 0
 
     def go_on(self, tensors: Mapping[str, Tensor]) -> None:

@@ -151,8 +151,9 @@ class Errors:
 
 def _ends(value: float, F: float, errors: Errors, V: float, bounded: bool = False) -> tuple[float, float]:
     """Between which t the distance is, of which `value` is an estimate without bias, with the variance V where t is 0; the
-    greater is at least 0. bounded : a t below 0 is no answer, so that near 0 an interval can hardly be too low, and all 5 % of
-    its errors are those of being too high (Feldman and Cousins, arXiv:physics/9711021).
+    greater is at least 0. bounded : a t below 0 is no answer, so that near 0 an interval can hardly be too low, and may be too
+    high the more often; in the manner of Feldman and Cousins (arXiv:physics/9711021) the two may be so in 2.5 (1 - n) % and
+    2.5 (1 + n) %, where n falls from 1 at t = 0 to 0 at NEAR_0 deviations of the error.
 
     Those t of which value - t is within its 95 %, as a scaled noncentral chi-square less its mean: errors that are sums of few
     squares are far from normal. Where t is 0 it has the cumulants of the second order (Buckley and Eagleson, 1988), and its
@@ -178,7 +179,8 @@ def _ends(value: float, F: float, errors: Errors, V: float, bounded: bool = Fals
         return float(chndtrix(share, freedom, noncentral) - freedom - noncentral) / math.sqrt(2 * freedom)
 
     def end(upper: bool, slope: float) -> float:
-        """The t with value - t = error, which below 0 is that of 0; an error is within twice those of a normal."""
+        """The t with value - t = error, which below 0 is that of 0. At `beyond` nothing is near 0, and an error within twice a
+        normal's; where a value far below 0 has three such t, any."""
         at_0 = value - error(upper, slope, 0.0)
         beyond = max(value, 0.0) + 16 * (slope + 1) + 8 * math.sqrt(slope * max(value, 0.0) + 1)
         return at_0 if at_0 <= 0 else float(brentq(lambda t: value - t - error(upper, slope, t), 0.0, beyond, rtol=1e-9))

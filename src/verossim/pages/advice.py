@@ -24,7 +24,7 @@ class Row:
 
     numbers : cells by the names of columns; what is not there is left empty. words: what it is, in a sentence.
     baseline : it does not compete. floor: a baseline that any model should beat, such as noise or one Gaussian.
-    copies : whether it was found to repeat records that it learned from; None where nobody looked.
+    copies : whether it was found to copy or to remember records that it learned from; None where nobody looked.
     made : samples, pictures or texts. neighbours: (made, its nearest real record, words). curves: (xs, ys) by name.
     protocol, provenance : of this row alone. warnings: in words, the gravest first.
     """
@@ -51,8 +51,8 @@ def advise(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     if not models:
         return []
     copying = [row.name for row in models if row.copies]
-    out = [f"Left out of this advice, for signs of copying records learned from: {_list(copying)}. Good numbers can be had so."
-           ] if copying else []
+    out = [f"Left out of this advice, for signs of copying or remembering records learned from: {_list(copying)}. Good numbers "
+           "can be had so."] if copying else []
     if not clean:
         return [*out, "None of these models should be used where the data is private."]
     standing = {column.name: _unbeaten(clean, column) for column in told}

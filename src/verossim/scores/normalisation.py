@@ -64,11 +64,10 @@ class Normalisation:
         t = self.total
         ends = "" if t.low is None or t.high is None else f" ({t.low:.4g} to {t.high:.4g})"
         size = "" if self.effective is None else f", effective sample size {self.effective:,.0f}"
-        found = f"{self.verdict}: the total is {t.value:.4g}{ends}, by {self.method} at {self.points:,} points{size}"
-        if self.verdict != "cannot tell" or self.effective is None:
-            return found
-        return (f"cannot tell: of {self.points:,} points drawn some {self.effective:,.0f} count, which are too few to "
-                f"know the total by (it came out as {t.value:.4g}); spaces of many numbers are often too large for this check")
+        if self.verdict == "cannot tell" and self.effective is not None and self.effective < EFFECTIVE:
+            return (f"cannot tell: of {self.points:,} points drawn some {self.effective:,.0f} count, too few to know the total "
+                    f"by (it came out as {t.value:.4g}); large spaces are often out of reach of this check")
+        return f"{self.verdict}: the total is {t.value:.4g}{ends}, by {self.method} at {self.points:,} points{size}"
 
 
 def check(log_prob: LogProb, space: Space, examples: Tensor | None = None, *, kind: Kind = "exact",

@@ -119,9 +119,14 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
     if known is None and budget is None:
         known = min(max(EPOCHS * len(data), LEAST), MOST)
 
+    full = data.take(torch.zeros(1, dtype=torch.int64)).x.numel()
+    count = max(1, min(MEASURED, len(data), NUMBERS // max(full, 1)))
+    some = data.take(torch.linspace(0, len(data) - 1, count, dtype=torch.float64).long()).x
+
     def a_step(seen: float, size: float) -> int:
-        free = not isinstance(training.batch, int)
-        return max(_batch(len(data), size, seen, kind.a_step) if free else int(training.batch), engine.ranks)
+        given = training.batch
+        batch = given if isinstance(given, int) else _batch(len(data), size, full, seen, kind.a_step)
+        return max(batch, engine.ranks)
 
     def a_share(enough: float, size: float) -> int:
         return -(-a_step(enough if known is None else known, size) // engine.ranks)
@@ -131,7 +136,7 @@ def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Trai
 
     def affordable(probe: _Probe) -> float:
         return USED * left() * engine.ranks / probe.seconds if known is None else known
-    prober = _Prober(build, data, training.precision, training.optimizer, engine, a_share,
+    prober = _Prober(build, data, some, training.precision, training.optimizer, engine, a_share,
                      PROBING * budget if budget else PROBING_SECONDS, limit)
     if training.precision == "auto":
         prober = _quickest(prober, config, budget)
@@ -164,11 +169,13 @@ def seconds_of(text: str) -> float:
     return float(found[1]) * UNITS[next(filter(None, found.groups()[1:]), "s")]
 
 
-def _batch(records: int, size: float, samples: float, numbers: tuple[int, int] | None = None) -> int:
+def _batch(records: int, size: float, full: int, samples: float, numbers: tuple[int, int] | None = None) -> int:
     """A power of two within BATCHES, or of so many numbers in all: about NUMBERS, no more than a quarter of the records, and
-    ENOUGH_STEPS of them. size : numbers of a record."""
-    low, high = BATCHES if numbers is None else (math.ceil(number / max(size, 1)) for number in numbers)
-    most = int(min(NUMBERS // max(size, 1), high, records // 4, samples / ENOUGH_STEPS))
+    ENOUGH_STEPS of them. size : numbers of a record; full : with what fills it up, which takes memory."""
+    low, high = BATCHES
+    if numbers is not None:
+        low, high = 2 ** round(math.log2(max(1.0, numbers[0] / size))), -(-numbers[1] // max(full, 1))
+    most = int(min(NUMBERS // max(full, 1), high, records // 4, samples / ENOUGH_STEPS))
     return 1 << max(most, min(low, records)).bit_length() - 1
 
 
@@ -213,12 +220,13 @@ def _widest(prober: "_Prober", config: Any, budget: float | None) -> tuple[Any, 
 class _Prober:
     """Measures networks on a few records of the data.
 
-    records : of one rank's share of a step, in a run that sees at least so many of a size. seconds : that may be spent on
-    them once a few were measured. limit : of memory, in bytes.
+    some : records whose size is looked at. records : of one rank's share of a step, given how many a run sees at least and the
+    numbers of each. seconds : that may be spent on them once a few were measured. limit : of memory, in bytes.
     """
 
     build: Callable[[Any], LearnsByGradient]
     data: Split
+    some: Tensor
     precision: str
     optimizer: str
     engine: Engine
@@ -233,8 +241,7 @@ class _Prober:
         size, width = sum(p.numel() for p in parameters.values()), vars(family.config).get("width") or PEAK_WIDTH
         if 4 * COPIES * size > self.limit:
             return _Probe(math.inf, 0.0, size, family.peak, width, 0, 1.0)
-        some = torch.linspace(0, len(self.data) - 1, min(MEASURED, len(self.data)), dtype=torch.float64).long()
-        of_a_record = family.size(self.data.take(some).x)
+        of_a_record = family.size(self.some)
         enough = family.enough(of_a_record) or min(max(ENOUGH_EPOCHS * len(self.data), ENOUGH[0]), ENOUGH[1])
         records = min(self.records(enough, of_a_record), len(self.data))
         count = min(PROBED, records)

@@ -42,7 +42,7 @@ HEADS = 64, 32  # numbers of a head from WIDE on, and below it
 WIDE = 256
 WIDENED = 8 / 3  # numbers inside SwiGLU over the width; 4 for the others, which have a matrix less
 NUMBERS = 1 << 22  # logits at a time
-TOGETHER = 512  # tokens, from which sequences of about one length are told apart from longer ones
+FILLED = 128  # tokens of filling that take about as long as another call
 PER_PARAMETER = 4  # tokens that a run with a budget should see at least
 
 
@@ -121,7 +121,7 @@ class Autoregressive(LearnsByGradient):
         return self.networks["net"]
 
     def size(self, x: Tensor) -> float:
-        """Tokens that are there."""
+        """Tokens that are there, those that are given too: they take as much time."""
         return max(1.0, float((x != self.pad).sum()) / len(x))
 
     def enough(self, size: float) -> int:
@@ -226,6 +226,7 @@ class Autoregressive(LearnsByGradient):
         there = x != self.pad
         lengths = (there * torch.arange(1, x.shape[1] + 1, device=x.device)).amax(dim=1).clamp(min=1)
         longest = int(lengths.max()) if len(x) else 1
+        # Apart only in one process on a CPU: a GPU fills up for less, and ranks have to call a wrapped network equally often.
         groups = alike(lengths) if self.device.type == "cpu" and type(self.net) is LanguageModel else []
         if len(groups) > 1:
             found = [self._each(x[rows], None if y is None else y[rows.to(y.device)]) for rows in groups]
@@ -238,7 +239,7 @@ class Autoregressive(LearnsByGradient):
         if not self.begin:
             own = F.pad(own[:, 1:], (1, 0))  # what nothing stands before cannot be told
         logits = self.net(tokens[:, :-1], self._beside(y, len(x))).float()[..., :self.vocabulary]
-        log_p = -F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(len(x), -1)
+        log_p = -F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(logits.shape[:2])
         log_p = log_p if self.begin else F.pad(log_p, (1, 0))
         return torch.where(own, log_p, 0.0), own
 
@@ -248,17 +249,16 @@ class Autoregressive(LearnsByGradient):
 
 
 def alike(lengths: Tensor) -> list[Tensor]:
-    """The rows (n,) of sequences of lengths (B,) that are to be told together: the longest first, and with each what is more
-    than half as long. Few tokens are told with what is longer: a call of its own would take more than padding them."""
+    """The rows (n,) of sequences of lengths (B,) that are to be told together, the longest first: as many as can be filled up
+    to the first of them with at most FILLED tokens in all."""
     order = lengths.argsort(descending=True, stable=True)
-    firsts, longest, total = [0], 0, 0
+    firsts, longest, filled = [0], 0, 0
     for place, length in enumerate(lengths[order].tolist()):
-        if 2 * length <= longest and total >= TOGETHER:
+        longest = max(longest, length)
+        if filled + longest - length > FILLED:
             firsts.append(place)
-            longest = total = 0
-        longest, total = max(longest, length), total + length
-    if total < TOGETHER:
-        firsts = firsts[:max(1, len(firsts) - 1)]
+            longest, filled = length, 0
+        filled += longest - length
     return [order[first:last] for first, last in pairwise([*firsts, len(order)])]
 
 

@@ -107,7 +107,7 @@ def tour(source: Any, *, folder: str | Path, families: Sequence[str] | None = No
     codec = codec_of(opened)
     labels = None if opened.label is None else Label(Label.Config(column=opened.label)).fit(opened.blocks())
     chosen = _families(families, codec, opened.modality)
-    writable(Path(folder) / "tour")
+    writable(Path(folder) / "report.html")
     learned, unseen = data.sides(opened, codec, HELD_OUT, MOST, seed)
     if len(unseen) < FEWEST:
         raise BadData("DATA_TOO_FEW", f"{opened.origin}: of {len(learned) + len(unseen)} records {len(unseen)} are held out, "
