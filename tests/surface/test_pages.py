@@ -247,7 +247,7 @@ def test_the_advice_breaks_ties_by_cost_and_leaves_copiers_out():
     train = Column("train", unit="s", cost=True)
     quick, slow = (model(n, (1, 0.9, 1.1), numbers={"train": s}) for n, s in (("quick", 2.0), ("slow", 9.0)))
     assert "Use quick, which has the lowest train of these: 2.00 s." in advise([slow, quick], [BITS, train])[0]
-    copier = model("copier", (0.1, 0.09, 0.11), copies=True)
+    copier = model("copier", (0.1, 0.09, 0.11), flagged=True)
     told = advise([copier, quick, model("fair", (2, 1.8, 2.3))], [BITS])
     assert told[0].startswith("Use quick") and "copying or remembering records learned from: copier." in told[1]
     assert "None of these models should be used" in advise([copier], [BITS])[-1]

@@ -127,7 +127,7 @@ def _row(row: Row, tour: Tour, close: Any, distance: str) -> page.Row:
     told = row.audit.words if row.audit is not None and row.audit.flagged and row.kind == "family" else ()
     return page.Row(name=row.name, numbers=numbers, words=WORDS.get(row.name, row.failed and f"Not learned: {row.failed}"),
                     baseline=row.kind == "baseline", floor=row.name in FLOORS,
-                    copies=None if row.audit is None else row.audit.flagged,
+                    flagged=None if row.audit is None else row.audit.flagged,
                     warnings=told, made=looks(made),
                     neighbours=pairs, provenance={"folder": row.folder} if row.folder else {},
                     curves={} if row.folder is None else _curves(Path(row.folder)))

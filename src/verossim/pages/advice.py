@@ -24,7 +24,7 @@ class Row:
 
     numbers : cells by the names of columns; what is not there is left empty. words: what it is, in a sentence.
     baseline : it does not compete. floor: a baseline that any model should beat, such as noise or one Gaussian.
-    copies : whether it was found to copy or to remember records that it learned from; None where nobody looked.
+    flagged : whether it was found to copy or to remember records that it learned from; None where nobody looked.
     made : samples, pictures or texts. neighbours: (made, its nearest real record, words). curves: (xs, ys) by name.
     protocol, provenance : of this row alone. warnings: in words, the gravest first.
     """
@@ -34,7 +34,7 @@ class Row:
     words: str = ""
     baseline: bool = False
     floor: bool = False
-    copies: bool | None = None
+    flagged: bool | None = None
     made: Sequence[Image.Image] | Sequence[str] = ()
     neighbours: Sequence[tuple[Side, Side, str]] = ()
     curves: Mapping[str, Line] = field(default_factory=dict)
@@ -46,13 +46,13 @@ class Row:
 def advise(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """Sentences, the recommendation first; none where there is no model."""
     models = [row for row in rows if not row.baseline]
-    clean = [row for row in models if not row.copies]
+    clean = [row for row in models if not row.flagged]
     told = [column for column in columns if column.better and not column.cost]
     if not models:
         return []
-    copying = [row.name for row in models if row.copies]
-    out = [f"Left out of this advice, for signs of copying or remembering records learned from: {_list(copying)}. Good numbers "
-           "can be had so."] if copying else []
+    flagged = [row.name for row in models if row.flagged]
+    out = [f"Left out of this advice, for signs of copying or remembering records learned from: {_list(flagged)}. Good numbers "
+           "can be had so."] if flagged else []
     if not clean:
         return [*out, "None of these models should be used where the data is private."]
     standing = {column.name: _unbeaten(clean, column) for column in told}
