@@ -253,6 +253,10 @@ def test_the_advice_breaks_ties_by_cost_and_leaves_copiers_out():
     assert "None of these models should be used" in advise([copier], [BITS])[-1]
     floor = Row(name="one Gaussian", baseline=True, floor=True, numbers={"bits per dimension": Interval(1.05, 0.95, 1.2)})
     assert advise([quick, slow, floor], [BITS])[1].startswith("quick and slow are not surely better than the baseline")
+    assert advise([quick, slow, floor], [BITS])[1].endswith("'one Gaussian' in anything measured.")
+    bound = Row(name="one Gaussian", baseline=True, floor=True,
+                numbers={"bits per dimension": Noted(Interval(5.0, 4.9, 5.1), "bound", bound=True)})
+    assert advise([quick, slow, bound], [BITS])[1].endswith("measured, whose bounds are taken for what they may be at best.")
     assert "one Gaussian" not in " ".join(advise([copier, quick, slow], [BITS]))
 
 
