@@ -106,7 +106,8 @@ def _below_the_floor(rows: Sequence[Row], floors: Sequence[Row], columns: Sequen
         if weak:
             bound = any(math.isinf(end) for column in columns for end in _interval(floor, column) or ())
             why = ", whose bounds are taken for what they may be at best" if bound else ""
-            out.append(f"{_list(weak)} {_be(weak)} not surely better than the baseline '{floor.name}' in anything measured{why}.")
+            out.append(f"{_list(weak)} {_be(weak)} not surely better than the baseline '{floor.name}' in anything "
+                       f"measured{why}.")
     return out
 
 
