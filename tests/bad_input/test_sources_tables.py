@@ -1,9 +1,12 @@
 """Bad tables: each case has its code and exit status, names the place, and says what to do."""
 
 import gzip
+import io
+import os
 import pickle
 import struct
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,29 @@ def test_a_long_cell_is_skipped(tmp_path):
 
 def test_a_quote_that_never_closes(tmp_path):
     assert "quote" in refused(written(tmp_path, 'a,b\n1,"2\n' + "3,4\n" * 800_000), "TAB_CELL", 65).hint
+
+
+class Slow(io.FileIO):
+    """A file whose reads are overtaken on their way to the system: the descriptor is taken, and used only later."""
+
+    def read(self, size=-1):
+        descriptor = self.fileno()
+        time.sleep(0.02)
+        return os.read(descriptor, size)
+
+
+def test_a_table_that_is_left_early_takes_no_bytes_of_the_next_file(tmp_path, monkeypatch):
+    left, after = written(tmp_path, "a,b\n" + "3,4\n" * 2_000_000, "left.csv"), tmp_path / "after"
+    after.write_bytes(b"x" * 5000)
+    slow = open_source(left)
+    monkeypatch.setattr(delimited, "open_regular", lambda path, origin: Slow(path))
+    for _ in range(5):
+        blocks = slow.blocks()
+        next(blocks)
+        blocks.close()
+        with after.open("rb", buffering=0) as file:  # under the descriptor that `left` had
+            time.sleep(0.05)
+            assert len(file.read()) == 5000
 
 
 def test_a_5000_digit_number_is_delivered_as_text(tmp_path):

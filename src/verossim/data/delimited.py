@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ class Utf8Stream(io.RawIOBase):
 
     `quoted` says that a quote has been read, `mended` that bytes were not valid and were read as Windows-1252, `entry`
     is the file's digest once the end has been reached. Where it is `strict`, only a text that is ASCII up to there goes on as
-    Windows-1252, and other bytes that are not valid raise BadData TEXT_ENCODING.
+    Windows-1252, and other bytes that are not valid raise BadData TEXT_ENCODING. Arrow reads ahead in a thread of its own:
+    `close` waits for the read that it is in, which would else take its bytes from whatever file is opened next under the
+    same descriptor.
     """
 
     def __init__(self, path: Path, origin: str, encoding: str, strict: bool = False):
@@ -57,6 +60,7 @@ class Utf8Stream(io.RawIOBase):
         self.pending = memoryview(b"")
         self.quoted = self.mended = False
         self.entry: FileEntry | None = None
+        self.use = threading.RLock()
 
     def readable(self) -> bool:
         """Always."""
@@ -64,22 +68,24 @@ class Utf8Stream(io.RawIOBase):
 
     def readinto(self, out: Any) -> int:
         """Fills `out` with UTF-8; 0 at the end."""
-        while not self.pending and self.entry is None:
-            raw = self.file.read(len(out)) or b""
-            self.digest.update(raw)
-            self.size += len(raw)
-            self.quoted = self.quoted or b'"' in raw
-            self.pending = memoryview(self._decoded(raw).encode())
-            if not raw:
-                self.entry = FileEntry(self.name, self.size, self.digest.hexdigest())
-        count = min(len(out), len(self.pending))
-        out[:count], self.pending = self.pending[:count], self.pending[count:]
-        return count
+        with self.use:
+            while not self.pending and self.entry is None:
+                raw = self.file.read(len(out)) or b""
+                self.digest.update(raw)
+                self.size += len(raw)
+                self.quoted = self.quoted or b'"' in raw
+                self.pending = memoryview(self._decoded(raw).encode())
+                if not raw:
+                    self.entry = FileEntry(self.name, self.size, self.digest.hexdigest())
+            count = min(len(out), len(self.pending))
+            out[:count], self.pending = self.pending[:count], self.pending[count:]
+            return count
 
     def close(self) -> None:
-        """Closes the file."""
-        self.file.close()
-        super().close()
+        """Closes the file, once nobody reads from it."""
+        with self.use:
+            self.file.close()
+            super().close()
 
     def _decoded(self, raw: bytes) -> str:
         try:
