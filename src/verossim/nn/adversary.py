@@ -1,13 +1,12 @@
 """Generator and discriminator of an adversarial pair: residual, without normalisation, over vectors or over one to three axes.
 
-    w_l = f(z_l, y), h_0 = c + W w_0, h_l = skip(h_(l-1)) + V act(U act((1 + tanh a_l) h_(l-1) + b_l)), (a_l, b_l) = A_l w_l
+    w_l = f(z_l, y),   h_0 = c + W w_0,   h_l = skip(h_(l-1)) + V act(U act((1 + a_l) h_(l-1) + b_l)),   (a_l, b_l) = A_l w_l
     D(x, y) = v phi(x) + <e(y), phi(x)> / sqrt(F)
 
 A mapping f takes latents to styles, one for each layer, so that layers may have styles of different samples (Karras, Laine
 and Aila, arXiv:1812.04948); the condition enters the discriminator by projection (Miyato and Koyama, arXiv:1802.05637).
 Layers U begin small and V at zero, as deep residual networks without normalisation need (Zhang, Dauphin and Ma, "Fixup
-initialization", arXiv:1901.09321; Huang et al., "The GAN is dead; long live the GAN!", NeurIPS 2024, section 3). A style
-multiplies by 0 to 2: without normalisation, factors without a bound throw a few samples far out of the data.
+initialization", arXiv:1901.09321; Huang et al., "The GAN is dead; long live the GAN!", NeurIPS 2024, section 3).
 """
 
 import math
@@ -53,7 +52,7 @@ class _Active(torch.autograd.Function):
 
 
 class Block(nn.Module):
-    """skip(h) + V act(U act((1 + tanh a) h + b)) over `rank` axes, 0 for vectors; a and b of a style (B, style), or none.
+    """skip(h) + V act(U act((1 + a) h + b)) over `rank` axes, 0 for vectors; a and b of a style (B, style), or none.
 
     share : of He's deviation that U begins with. What has every entry to itself is done where lengths are shorter: before h is
     unpooled, to `axes` where these are given, and after it is pooled, where it is to be `halved` at the end.
@@ -74,7 +73,7 @@ class Block(nn.Module):
         styled = h
         if self.style is not None and w is not None:
             a, b = self.style(w).unflatten(1, (2, -1) + (1,) * self.rank).unbind(dim=1)
-            styled = torch.addcmul(h + b, h, a.tanh())
+            styled = torch.addcmul(h + b, h, a)
         inside = convolved(self.inner, active(styled)) if axes is None else raised(self.inner, active(styled), axes)
         skipped = convolved(self.skip, pooled(h) if halved else h)
         skipped = skipped if axes is None else unpooled(skipped, axes)

@@ -13,6 +13,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numba
@@ -98,7 +99,7 @@ def pack(model: LanguageModel) -> Weights:
         np.stack([_numpy(torch.stack(pair)) for pair in heads]) if heads else NOTHING[None],
         np.stack([_numpy(value) for value in values]) if values else NOTHING[None],
         _matrices(qkv), _biases(qkv), _matrices(out), _biases(out), _matrices(up), _biases(up),
-        _matrices(down), _biases(down), packed([last.weight.detach()])[0])
+        _matrices(down), _biases(down), packed([_numpy(last.weight)])[0])
 
 
 def _numpy(x: Tensor) -> Array:
@@ -106,13 +107,16 @@ def _numpy(x: Tensor) -> Array:
 
 
 def _matrices(linears: list[Any]) -> Array:
-    return packed([linear.weight.detach() for linear in linears])
+    return packed([_numpy(linear.weight) for linear in linears])
 
 
 def _biases(linears: list[Any]) -> Array:
     N = linears[0].out_features
-    b = [np.zeros(N, np.float32) if linear.bias is None else _numpy(linear.bias) for linear in linears]
-    return np.pad(np.stack(b), [(0, 0), (0, -N % PANEL)])
+    b = np.zeros((len(linears), N + -N % PANEL), np.float32)
+    for linear, to in zip(linears, b, strict=True):
+        if linear.bias is not None:
+            to[:N] = _numpy(linear.bias)
+    return b
 
 
 class Pace:
@@ -168,7 +172,7 @@ class Compiled(Decoder):
         self.weights, self.beside = pack(model), NOTHING if beside is None else _numpy(beside)
         self.count = np.zeros(count, np.int64)  # of tokens, as `lengths`
         self.lengths = torch.from_numpy(self.count)
-        self.paces: dict[int, Pace] = {}
+        self.every, self.yes, self.paces = np.arange(count), np.ones(count, np.bool_), defaultdict[int, Pace](Pace)
         self.keys = np.zeros((L, count, G, -(-self.length // PANEL), D, PANEL), np.float32)
         self.values = np.zeros((L, count, G, -(-D // STRIP), self.length, STRIP), np.float32)
 
@@ -181,9 +185,11 @@ class Compiled(Decoder):
 
     def step(self, tokens: Tensor, active: Tensor | None = None) -> Tensor:
         """As Decoder says."""
-        chosen = np.ones(len(tokens), np.bool_) if active is None else active.numpy()
+        if active is None:
+            return self._write(tokens.long().numpy(), self.every, self.count, self.yes, self.yes)
+        chosen = active.numpy()
         samples = chosen.nonzero()[0]
-        return self._write(tokens.long().numpy()[samples], samples, self.count[samples], chosen[samples], chosen)
+        return self._write(tokens.long().numpy()[samples], samples, self.count[samples], self.yes[samples], chosen)
 
     def keep(self, rows: Tensor) -> None:
         """As Decoder says."""
@@ -196,17 +202,27 @@ class Compiled(Decoder):
 
     def _write(self, tokens: Array, samples: Array, places: Array, last: Array, more: Array) -> Tensor:
         """Rows (R,) in order of sample and place, and whether logits are wanted after each; more (B,) tokens of each sample."""
-        fits(self.count, more, self.length)
-        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.sizes.vocabulary:
+        if not _below(places, self.length):
+            fits(self.count, more, self.length)
+        if not _below(tokens, self.sizes.vocabulary):
             raise IndexError(f"tokens from {tokens.min()} to {tokens.max()} are not all below {self.sizes.vocabulary}")
         logits = np.zeros((len(self.count), self.sizes.vocabulary), np.float32)
         for first in range(0, len(tokens), ROWS):
             here = slice(first, first + ROWS)
-            with self.paces.setdefault(len(tokens[here]), Pace()) as several:
+            with self.paces[min(ROWS, len(tokens) - first)] as several:
                 _stack(tokens[here], samples[here], places[here], last[here], self.beside, self.keys, self.values, self.weights,
                        self.sizes, several, logits)
         self.count += more
         return torch.from_numpy(logits)
+
+
+@elementwise
+def _below(numbers: Array, end: int) -> bool:
+    """Whether all are 0 or more and below the end."""
+    out = 0
+    for number in numbers:
+        out += number < 0 or number >= end
+    return out == 0
 
 
 @elementwise

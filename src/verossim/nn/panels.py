@@ -12,13 +12,12 @@ Import this module only where numba is there.
 from typing import Any
 
 import llvmlite.binding as binding
-import torch
+import numpy as np
 from llvmlite import ir
 from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .jit import jit
 
@@ -30,6 +29,7 @@ VECTOR = 16 if WIDE else 8  # numbers of a register
 PANEL, ROWS = (64, 4) if WIDE else (32, 2)  # their sums fill half the registers
 STRIP = 32  # outputs of a panel of values: heads may be as small
 REPAID = 1 << 17  # multiplications, and three for each number of W: they take much longer than to set threads to work
+LINE = 16  # numbers of a line of the cache
 DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
 
 
@@ -37,16 +37,29 @@ serial = jit()
 shared = jit(fastmath={"contract"}, parallel=True)
 
 
-def packed(matrices: list[Tensor]) -> Array:
+def packed(matrices: list[Array]) -> Array:
     """Matrices (out, in) of one shape as panels (len(matrices), P, in, PANEL), with zeros where out is no multiple of PANEL."""
     N, K = matrices[0].shape
-    P, rest = N // PANEL, N % PANEL
-    panels = torch.zeros(len(matrices), -(-N // PANEL), K, PANEL)
+    panels = np.empty((len(matrices), -(-N // PANEL), K, PANEL), np.float32)
     for W, to in zip(matrices, panels, strict=True):
-        to[:P] = W[:N - rest].view(P, PANEL, K).mT
-        if rest:
-            to[P, :, :rest] = W[N - rest:].T
-    return panels.numpy()
+        _pack(W, to)
+    return panels
+
+
+@serial
+def _pack(W: Array, to: Array) -> None:
+    N, K = W.shape
+    for row in range(0, len(to) * PANEL, LINE):  # of W: more at a time, and lines of the cache may push each other out
+        p, n, count = row // PANEL, row % PANEL, max(0, min(LINE, N - row))
+        if count == LINE:
+            for k in range(K):
+                for i in range(LINE):
+                    to[p, k, n + i] = W[row + i, k]
+        else:
+            for k in range(K):
+                to[p, k, n + count:n + LINE] = 0
+                for i in range(count):
+                    to[p, k, n + i] = W[row + i, k]
 
 
 def _tile(R: int, J: int) -> Any:
