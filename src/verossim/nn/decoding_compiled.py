@@ -10,9 +10,6 @@ With one row a step takes as long as reading the weights. Import this module onl
 """
 
 import math
-import os
-import threading
-import time
 from collections import defaultdict
 from typing import Any, NamedTuple
 
@@ -24,14 +21,11 @@ from torch import Tensor
 from .decoding import Decoder, fits
 from .jit import elementwise, summing
 from .language import LanguageModel
+from .pace import Pace
 from .panels import PANEL, STRIP, Array, packed, panel, product, strips
 
 __all__ = ["Compiled"]
 
-HERE = os.getpid()
-SETTINGS: Any = numba.config
-ALONE = threading.Lock()  # one call at a time takes several threads: not every way that numba has to share out can do with more
-TRIED, GAP, RECENT = 5, 16, 0.1  # calls that begin with trying both; from then to trying again; how much the last one counts
 ROWS = 64  # of a call: with more, what is between the products leaves the cache
 LOG2_E, LEAST, MOST = np.float32(1 / math.log(2)), np.float32(-126), np.float32(126)
 MAGIC, PLACE = np.float32(1.5 * 2 ** 23), np.int32(2 ** 23)  # adding it rounds to whole; the lowest bit of the exponent
@@ -117,45 +111,6 @@ def _biases(linears: list[Any]) -> Array:
         if linear.bias is not None:
             to[:N] = _numpy(linear.bias)
     return b
-
-
-class Pace:
-    """Whether one thread or several are faster just now: both are tried, and the slower one again from time to time.
-
-    Threads that share out a product wait for each other. Where another process holds a core that takes a hundred times as long
-    as the product; where none does, several threads read the weights at twice the rate. Results are the same.
-    """
-
-    def __init__(self) -> None:
-        self.seconds, self.calls, self.gap, self.again, self.several, self.start = [0.0, 0.0], 0, GAP, GAP, False, 0.0
-
-    def __enter__(self) -> bool:
-        """Whether the call that comes is to take several threads."""
-        threads = min(torch.get_num_threads(), SETTINGS.NUMBA_NUM_THREADS)
-        if threads < 2 or os.getpid() != HERE:  # threads do not follow into a fork
-            self.several = False
-        elif self.calls < TRIED:
-            self.several = self.calls % 2 == 1
-        else:
-            self.several = (self.seconds[1] < self.seconds[0]) != (self.calls == self.again)
-        self.several = self.several and ALONE.acquire(blocking=False)
-        if self.several:
-            numba.set_num_threads(threads)
-        self.start = time.perf_counter()
-        return self.several
-
-    def __exit__(self, *_: object) -> None:
-        took, mean = time.perf_counter() - self.start, self.seconds[self.several]
-        if self.several:
-            ALONE.release()
-        if self.calls > 0:  # the first one may have loaded or compiled something
-            alone = self.calls < TRIED or self.calls == self.again
-            self.seconds[self.several] = took if alone else mean + RECENT * (took - mean)
-        if self.calls == self.again:
-            lost = took > self.seconds[not self.several]
-            self.gap = 4 * self.gap if lost else GAP
-            self.again += self.gap
-        self.calls += 1
 
 
 class Compiled(Decoder):
