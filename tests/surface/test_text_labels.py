@@ -40,7 +40,7 @@ def records(path, **asked):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("labels")
-    verossim.fit(written(home / "reviews.csv"), target="review", label="stars", folder=home / "run", samples=3200, held_out=0.0,
+    verossim.fit(written(home / "reviews.csv"), target="review", label="stars", folder=home / "run", samples=4800, held_out=0.0,
                  **SMALL)
     return home
 
