@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from verossim.nn.decoding import Plain, decoder
-from verossim.nn.decoding_compiled import Compiled, Pace
+from verossim.nn.decoding_compiled import Compiled
 from verossim.nn.language import LanguageModel, Shape
+from verossim.nn.pace import Pace
 
 SHAPES = {
     "qwen": {},

@@ -15,6 +15,8 @@ from PIL import Image
 
 from verossim import Model
 from verossim.cli import app
+from verossim.cli.console import Voice
+from verossim.pages.report import COLUMNS
 from verossim.safety import verify
 
 FLAGS = {
@@ -62,6 +64,15 @@ def test_the_flags_are_those_that_were_promised():
     commands = typer.main.get_command(app).commands
     options = {name: [o for p in command.params for o in p.opts if o.startswith("-")] for name, command in commands.items()}
     assert {name: " ".join(sorted(flags)) for name, flags in options.items()} == FLAGS
+
+
+def test_a_wide_table_tears_no_word(capsys):
+    row = ["one Gaussian", "5.16 ±0.084 estimate", "-10.6 ±35", "93.9 ±3.6 %", "100 ±0.51 %", "95.3 ±2.3 %", "93.3 ±7.2 %",
+           "4.74 ±4.1 %", "0.302 MB", "29.5 s", "0.0360 s", "0.00506 Wh"]
+    with Voice(False) as voice:
+        voice.table("", ["", *(column.name for column in COLUMNS)], [row])
+    words = capsys.readouterr().out.split()
+    assert {word for column in COLUMNS for word in column.name.split()} | set(" ".join(row).split()) == set(words)
 
 
 def test_every_verb_has_help(say):

@@ -22,7 +22,7 @@ from ..errors import VerossimError, printable
 
 __all__ = ["Voice", "failed", "first_rank", "told"]
 
-WIDTH = 140  # of tables that are not for a terminal
+WIDTH = 170  # of tables that are not for a terminal: a tour has twelve columns
 USAGE = 64
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # which typer has, and older ones take from click
 

@@ -49,7 +49,7 @@ def packed(matrices: list[Array]) -> Array:
 @serial
 def _pack(W: Array, to: Array) -> None:
     N, K = W.shape
-    for row in range(0, len(to) * PANEL, LINE):  # of W: more at a time, and lines of the cache may push each other out
+    for row in range(0, len(to) * PANEL, LINE):  # of W; with more at a time lines of the cache may push each other out
         p, n, count = row // PANEL, row % PANEL, max(0, min(LINE, N - row))
         if count == LINE:
             for k in range(K):
