@@ -10,19 +10,21 @@ With one row a step takes as long as reading the weights. Import this module onl
 """
 
 import math
-from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
 from .decoding import Decoder, fits
-from .jit import elementwise, summing
+from .jit import elementwise, summing, together
 from .language import LanguageModel
-from .pace import Pace
-from .panels import PANEL, STRIP, Array, packed, panel, product, strips
+from .pace import pace
+from .packing import GELU, NOTHING, RELU2, SWIGLU, Sizes, Weights, pack, plain, sized, unpacked
+from .panels import PANEL, STRIP, Array, panel, product, strips
+from .team import joined, met, part, team
 
 __all__ = ["Compiled"]
 
@@ -35,82 +37,6 @@ INNER, CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)  # o
 ROOT_HALF = np.float32(math.sqrt(0.5))
 #: erf(x) = 1 - (A1 t + ... + A5 t^5) exp(-x^2), t = 1 / (1 + A0 x), to 1.5e-7 (Abramowitz and Stegun, 7.1.26)
 A0, A1, A2, A3, A4, A5 = (np.float32(a) for a in (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429))
-SWIGLU, GELU, GELU_TANH, RELU2 = range(4)
-ACTIVATIONS = {"swiglu": SWIGLU, "gelu": GELU, "gelu_tanh": GELU_TANH, "relu2": RELU2}
-NOTHING = np.zeros((1, 0), np.float32)
-
-
-class Sizes(NamedTuple):
-    """What the compiled stack knows of a model's shape besides its weights."""
-
-    width: int
-    heads: int
-    groups: int
-    head: int
-    vocabulary: int
-    activation: int
-    layered: bool
-    eps: float
-    cap: float
-
-
-class Weights(NamedTuple):
-    """A model's weights, packed: matrices (L, P, in, PANEL), their biases (L, P PANEL). What a model does not have is empty."""
-
-    first: Array  # (V, width)
-    places: Array  # (length, width)
-    cosines: Array  # (length, head // 2), as are the sines
-    sines: Array
-    norms: Array  # (2 L + 1, 2, width): weights and biases in the order of use
-    head_norms: Array  # (L, 2, head), of queries and of keys
-    values: Array  # (L // 2, V, groups head)
-    qkv: Array
-    qkv_bias: Array
-    out: Array
-    out_bias: Array
-    up: Array  # for swiglu, gates before what they let through
-    up_bias: Array
-    down: Array
-    down_bias: Array
-    last: Array  # (P, width, PANEL)
-
-
-def pack(model: LanguageModel) -> Weights:
-    """The model's weights as they are now."""
-    shape, blocks = model.shape, list[Any](model.blocks)
-    norms = [norm for block in blocks for norm in (block.norm_1, block.norm_2)] + [model.norm]
-    pairs = [(norm.weight, torch.zeros_like(norm.weight) if norm.bias is None else norm.bias) for norm in norms]
-    heads = [(block.attention.q_norm.weight, block.attention.k_norm.weight) for block in blocks if shape.normed_heads]
-    values = [block.attention.values.weight for block in blocks if block.attention.values is not None]
-    rotary = shape.positions == "rotary"
-    qkv, out = [block.attention.qkv for block in blocks], [block.attention.out for block in blocks]
-    up, down = [block.mlp.inner for block in blocks], [block.mlp.out for block in blocks]
-    last = model.first if model.last is None else model.last
-    return Weights(
-        _numpy(model.first.weight), NOTHING if model.places is None else _numpy(model.places.weight),
-        _numpy(model.cosines) if rotary else NOTHING, _numpy(model.sines) if rotary else NOTHING,
-        np.stack([_numpy(torch.stack(pair)) for pair in pairs]),
-        np.stack([_numpy(torch.stack(pair)) for pair in heads]) if heads else NOTHING[None],
-        np.stack([_numpy(value) for value in values]) if values else NOTHING[None],
-        _matrices(qkv), _biases(qkv), _matrices(out), _biases(out), _matrices(up), _biases(up),
-        _matrices(down), _biases(down), packed([_numpy(last.weight)])[0])
-
-
-def _numpy(x: Tensor) -> Array:
-    return x.detach().float().contiguous().numpy()
-
-
-def _matrices(linears: list[Any]) -> Array:
-    return packed([_numpy(linear.weight) for linear in linears])
-
-
-def _biases(linears: list[Any]) -> Array:
-    N = linears[0].out_features
-    b = np.zeros((len(linears), N + -N % PANEL), np.float32)
-    for linear, to in zip(linears, b, strict=True):
-        if linear.bias is not None:
-            to[:N] = _numpy(linear.bias)
-    return b
 
 
 class Compiled(Decoder):
@@ -122,12 +48,11 @@ class Compiled(Decoder):
         torch.set_num_threads(threads)  # which numba has changed where both share a library of threads
         shape = model.shape
         self.length, L, G, D = min(length, shape.length), shape.blocks, shape.groups, shape.head
-        self.sizes = Sizes(shape.width, shape.heads, G, D, shape.vocabulary, ACTIVATIONS[shape.activation],
-                           shape.norm == "layer", shape.eps, shape.cap)
-        self.weights, self.beside = pack(model), NOTHING if beside is None else _numpy(beside)
+        self.sizes, self.packed, self.beside = sized(model), pack(model), NOTHING if beside is None else plain(beside)
+        self.kind = f"{self.sizes} {L}"
         self.count = np.zeros(count, np.int64)  # of tokens, as `lengths`
         self.lengths = torch.from_numpy(self.count)
-        self.every, self.yes, self.paces = np.arange(count), np.ones(count, np.bool_), defaultdict[int, Pace](Pace)
+        self.every, self.yes = np.arange(count), np.ones(count, np.bool_)
         self.keys = np.zeros((L, count, G, -(-self.length // PANEL), D, PANEL), np.float32)
         self.values = np.zeros((L, count, G, -(-D // STRIP), self.length, STRIP), np.float32)
 
@@ -157,16 +82,15 @@ class Compiled(Decoder):
 
     def _write(self, tokens: Array, samples: Array, places: Array, last: Array, more: Array) -> Tensor:
         """Rows (R,) in order of sample and place, and whether logits are wanted after each; more (B,) tokens of each sample."""
-        if not _below(places, self.length):
-            fits(self.count, more, self.length)
-        if not _below(tokens, self.sizes.vocabulary):
-            raise IndexError(f"tokens from {tokens.min()} to {tokens.max()} are not all below {self.sizes.vocabulary}")
         logits = np.zeros((len(self.count), self.sizes.vocabulary), np.float32)
         for first in range(0, len(tokens), ROWS):
-            here = slice(first, first + ROWS)
-            with self.paces[min(ROWS, len(tokens) - first)] as several:
-                _stack(tokens[here], samples[here], places[here], last[here], self.beside, self.keys, self.values, self.weights,
-                       self.sizes, several, logits)
+            count = min(ROWS, len(tokens) - first)
+            with pace((self.kind, count)) as threads:
+                done = _written(tokens, samples, places, last, first, count, self.length, self.beside, self.keys, self.values,
+                                *self.packed, threads, logits)
+            if not done:
+                fits(self.count, more, self.length)
+                raise IndexError(f"tokens from {tokens.min()} to {tokens.max()} are not all below {self.sizes.vocabulary}")
         self.count += more
         return torch.from_numpy(logits)
 
@@ -269,45 +193,44 @@ def _shares(s: Array) -> Any:
 
 
 @elementwise
-def _attended(q: Array, keys: Array, values: Array, T: int, s: Array, o: Array, out: Array) -> None:
-    """softmax(q K) V of heads that share keys (P, D, PANEL) and values (P', length, STRIP), of which T places count; q and out
-    (H, D). s (H, P PANEL + 1), o (H, P' STRIP): room."""
-    (H, D), end = q.shape, s.shape[1] - 1
+def _attended(q: Array, keys: Array, values: Array, which: int, T: int, s: Array, o: Array, out: Array) -> None:
+    """softmax(q K) V of heads that share keys (..., P, D, PANEL) and values (..., P', length, STRIP), those of which there are
+    `which` before; T places count. q and out (H, D). s (H, P PANEL + 1), o (H, P' STRIP): room."""
+    (H, D), P, end = q.shape, keys.shape[-3], s.shape[1] - 1
     for p in range((T - 1) // PANEL + 1):
         for h in range(H):
             for t in range(p * PANEL, (p + 1) * PANEL):
                 s[h, t] = ZERO
-        panel(q, keys[p], s, p * PANEL)
+        panel(q, keys, which * P + p, s, p * PANEL)
     for h in range(H):
         s[h, end] = _shares(s[h, :T])
         for d in range(o.shape[1]):
             o[h, d] = ZERO
-    strips(s, values, o, T)
+    strips(s, values, which * values.shape[-3], o, T)
     for h in range(H):
         for d in range(D):
             out[h, d] = o[h, d] / s[h, end]
 
 
 @elementwise
-def _begun(row: Array, place: int, heads: int, more: Array, norms: Array, eps: float, cosines: Array, sines: Array, keys: Array,
-           values: Array) -> None:
-    """Queries, keys and values of a row ((H + 2 G) D, or more) finished in place, and the keys (G, P, D, PANEL) and values
-    (G, P', length, STRIP) of its sample written. more (G D,), norms (2, D) and angles (P,) may be empty."""
-    (G, _, D, _), H = keys.shape, heads
-    root, none, p, at = np.float32(1 / math.sqrt(D)), np.zeros(D, np.float32), place // PANEL, place % PANEL
-    _added(more, row[(H + G) * D:])
-    for h in range(H + G):
-        x = row[h * D:(h + 1) * D]
+def _begun(q: Array, k: Array, v: Array, place: int, more: Array, norms: Array, eps: float, cosines: Array, sines: Array,
+           keys: Array, values: Array) -> None:
+    """Queries (H, D) of a token finished in place, and what they share, key and value (D,), written at its place into keys
+    (P, D, PANEL) and values (P', length, STRIP). more (D,), norms (2, D) and angles (P,) may be empty."""
+    (H, D), p, at = q.shape, place // PANEL, place % PANEL
+    root, none = np.float32(1 / math.sqrt(D)), np.zeros(D, np.float32)
+    for h in range(H + 1):
+        x = q[h] if h < H else k
         if norms.size:
             _normed(x, norms[0 if h < H else 1], none, False, eps, x)
         _turned(x, cosines, sines)
         if h < H:
             for d in range(D):
                 x[d] *= root
-    for g in range(G):
-        for d in range(D):
-            keys[g, p, d, at] = row[(H + g) * D + d]
-            values[g, d // STRIP, place, d % STRIP] = row[(H + G + g) * D + d]
+    _added(more, v)
+    for d in range(D):
+        keys[p, d, at] = k[d]
+        values[d // STRIP, place, d % STRIP] = v[d]
 
 
 @elementwise
@@ -323,46 +246,96 @@ def _capped(x: Array, cap: float, out: Array) -> None:
 
 
 @elementwise
-def _stack(tokens: Array, samples: Array, places: Array, last: Array, beside: Array, keys: Array, values: Array,
-           w: Weights, z: Sizes, several: bool, logits: Array) -> None:
-    """Rows (R,) through all blocks: keys and values (L, B, ...) take them in, and logits (B, V) after those that are `last` are
-    written."""
-    R, (L, P), H, G, D, I = len(tokens), w.out.shape[:2], z.heads, z.groups, z.head, w.down.shape[2]
-    h, a = np.zeros((R, P * PANEL), np.float32), np.empty((R, z.width), np.float32)
-    o, g = np.empty((R, H * D), np.float32), np.empty((R, I), np.float32)
-    scores = np.empty((H // G, keys.shape[3] * PANEL + 1), np.float32)
-    sums = np.empty((H // G, values.shape[3] * STRIP), np.float32)
+def _written(every: Array, of: Array, at: Array, ends: Array, first: int, count: int, length: int, beside: Array, keys: Array,
+             values: Array, sizes: Array, numbers: Array, shapes: Array, threads: int, logits: Array) -> bool:
+    """So many rows of (R,) from the first one on through all blocks: keys and values (L, B, ...) take them in, and logits
+    (B, V) after those that are ends are written. False, and nothing done, if any token or place is out of range."""
+    z, w = unpacked(sizes, numbers, shapes)
+    if first == 0 and not (_below(every, z.vocabulary) and _below(at, length)):
+        return False
+    here = slice(first, first + count)
+    tokens, samples, places, last = every[here], of[here], at[here], ends[here]
+    R = len(tokens)
+    h = np.zeros((R, z.width + -z.width % PANEL), np.float32)
     for r in range(R):
         _added(w.first[tokens[r]], h[r])
         if w.places.size:
             _added(w.places[places[r]], h[r])
         if beside.size:
             _added(beside[samples[r]], h[r])
+    L = len(keys)
+    qkv, o = np.empty((R, len(w.qkv) // L * PANEL), np.float32), np.empty((R, z.heads * z.head), np.float32)
+    u = np.empty((R, len(w.up) // L * PANEL), np.float32)
+    g = np.empty((R, u.shape[1] // (1 + (z.activation == SWIGLU))), np.float32)
+    if threads > 1:
+        _shared(team(), threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+    else:
+        _stack(team(), threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+    return True
+
+
+@together
+def _shared(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
+            w: Weights, z: Sizes, h: Array, qkv: Array, o: Array, u: Array, g: Array, logits: Array) -> None:
+    for _ in prange(threads):
+        _stack(us, threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+
+
+@elementwise
+def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
+           w: Weights, z: Sizes, h: Array, qkv: Array, o: Array, u: Array, g: Array, logits: Array) -> None:
+    """One thread's part of the blocks and the head: of each product some panels, of attention some heads of some rows."""
+    me, size = joined(us, threads)
+    if size == 0:
+        return
+    (L, B, G, _, D, _), R, H, per, times = keys.shape, len(tokens), z.heads, z.heads // z.groups, 0
+    firsts, outs, ups, gates = len(w.qkv) // L, len(w.out) // L, len(w.up) // L, g.shape[1] // PANEL
+    first_q, end_q = part(firsts, me, size)
+    first_h, end_h = part(outs, me, size)
+    first_u, end_u = part(gates, me, size)
+    first_i, end_i = part(R * G, me, size)
+    a, mine, other = np.empty((R, z.width), np.float32), slice(first_u * PANEL, end_u * PANEL), (ups - gates) * PANEL
+    scores = np.empty((per, keys.shape[3] * PANEL + 1), np.float32)
+    sums = np.empty((per, values.shape[3] * STRIP), np.float32)
     for block in range(L):
-        qkv, u = np.zeros((R, w.qkv.shape[1] * PANEL), np.float32), np.zeros((R, w.up.shape[1] * PANEL), np.float32)
         for r in range(R):
             _normed(h[r, :z.width], w.norms[2 * block, 0], w.norms[2 * block, 1], z.layered, z.eps, a[r])
-        product(a, w.qkv[block], w.qkv_bias[block], several, qkv)
-        for r in range(R):
-            more = w.values[block // 2, tokens[r]] if block % 2 and w.values.shape[2] else w.values[0, 0, :0]
+        product(a, w.qkv, w.qkv_bias, block * firsts, first_q, end_q, qkv, True)
+        met(us, size, times + 1)
+        for item in range(first_i, end_i):
+            r, i = item // G, item % G
+            more = w.values[block // 2, tokens[r], i * D:(i + 1) * D] if block % 2 and w.values.shape[2] else w.values[0, 0, :0]
             turn = places[r] if len(w.cosines) > 1 else 0
-            _begun(qkv[r], places[r], H, more, w.head_norms[block if w.head_norms.size else 0], z.eps, w.cosines[turn],
-                   w.sines[turn], keys[block, samples[r]], values[block, samples[r]])
-        for r in range(R):
-            q, to = qkv[r, :H * D].reshape(G, H // G, D), o[r].reshape(G, H // G, D)
-            for i in range(G):
-                _attended(q[i], keys[block, samples[r], i], values[block, samples[r], i], places[r] + 1, scores, sums, to[i])
-        product(o, w.out[block], w.out_bias[block], several, h)
+            _begun(qkv[r, i * per * D:(i + 1) * per * D].reshape(per, D), qkv[r, (H + i) * D:(H + i + 1) * D],
+                   qkv[r, (H + G + i) * D:(H + G + i + 1) * D], places[r], more,
+                   w.head_norms[block if w.head_norms.size else 0], z.eps, w.cosines[turn], w.sines[turn],
+                   keys[block, samples[r], i], values[block, samples[r], i])
+        met(us, size, times + 2)  # rows of one sample see each other
+        for item in range(first_i, end_i):
+            r, i = item // G, item % G
+            _attended(qkv[r, i * per * D:(i + 1) * per * D].reshape(per, D), keys, values, (block * B + samples[r]) * G + i,
+                      places[r] + 1, scores, sums, o[r, i * per * D:(i + 1) * per * D].reshape(per, D))
+        met(us, size, times + 3)
+        product(o, w.out, w.out_bias, block * outs, first_h, end_h, h, False)
+        met(us, size, times + 4)
         for r in range(R):
             _normed(h[r, :z.width], w.norms[2 * block + 1, 0], w.norms[2 * block + 1, 1], z.layered, z.eps, a[r])
-        product(a, w.up[block], w.up_bias[block], several, u)
+        product(a, w.up, w.up_bias, block * ups, first_u, end_u, u, True)
+        if other:
+            product(a, w.up, w.up_bias, block * ups, gates + first_u, gates + end_u, u, True)
         for r in range(R):
-            _activated(u[r, :I], u[r, I:2 * I], z.activation, g[r])
-        product(g, w.down[block], w.down_bias[block], several, h)
+            _activated(u[r, mine], u[r, other:][mine], z.activation, g[r, mine])
+        met(us, size, times + 5)
+        product(g, w.down, w.down_bias, block * outs, first_h, end_h, h, False)
+        met(us, size, times + 6)
+        times += 6
     wanted = np.nonzero(last)[0]
-    ends, found = np.empty((len(wanted), z.width), np.float32), np.zeros((len(wanted), len(w.last) * PANEL), np.float32)
+    ends, found = np.empty((len(wanted), z.width), np.float32), np.empty((len(wanted), PANEL), np.float32)
     for i in range(len(wanted)):
         _normed(h[wanted[i], :z.width], w.norms[2 * L, 0], w.norms[2 * L, 1], z.layered, z.eps, ends[i])
-    product(ends, w.last, np.zeros(found.shape[1], np.float32), several, found)
-    for i in range(len(wanted)):
-        _capped(found[i], z.cap, logits[samples[wanted[i]]])
+    for p in range(me, len(w.last), size):
+        for i in range(len(wanted)):
+            found[i, :] = ZERO
+        panel(ends, w.last, p, found, 0)
+        for i in range(len(wanted)):
+            _capped(found[i], z.cap, logits[samples[wanted[i]], p * PANEL:(p + 1) * PANEL])

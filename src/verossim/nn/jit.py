@@ -5,7 +5,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["elementwise", "jit", "summing"]
+__all__ = ["elementwise", "jit", "summing", "together"]
 
 
 def jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -20,3 +20,4 @@ def jit(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
 
 elementwise = jit(fastmath={"contract"})
 summing = jit(fastmath={"contract", "reassoc", "nsz"})  # sums in another order, so that they become vector instructions
+together = jit(fastmath={"contract"}, parallel=True)

@@ -12,38 +12,37 @@ Import this module only where numba is there.
 from typing import Any
 
 import llvmlite.binding as binding
-import numpy as np
 from llvmlite import ir
-from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from .jit import jit
 
-__all__ = ["PANEL", "STRIP", "Array", "packed", "panel", "product", "serial", "shared", "strips"]
+__all__ = ["LINE", "PANEL", "STRIP", "Array", "in_panels", "panel", "product", "put", "serial", "strips"]
 
 Array = NDArray[Any]
 WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
 VECTOR = 16 if WIDE else 8  # numbers of a register
 PANEL, ROWS = (64, 4) if WIDE else (32, 2)  # their sums fill half the registers
 STRIP = 32  # outputs of a panel of values: heads may be as small
-REPAID = 1 << 17  # multiplications, and three for each number of W: they take much longer than to set threads to work
 LINE = 16  # numbers of a line of the cache
 DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
 
 
 serial = jit()
-shared = jit(fastmath={"contract"}, parallel=True)
 
 
-def packed(matrices: list[Array]) -> Array:
-    """Matrices (out, in) of one shape as panels (len(matrices), P, in, PANEL), with zeros where out is no multiple of PANEL."""
+def in_panels(matrices: list[Array]) -> tuple[int, int, int]:
+    """The shape that matrices (out, in), all of one shape, have as panels: (len(matrices) P, in, PANEL)."""
     N, K = matrices[0].shape
-    panels = np.empty((len(matrices), -(-N // PANEL), K, PANEL), np.float32)
-    for W, to in zip(matrices, panels, strict=True):
+    return len(matrices) * -(-N // PANEL), K, PANEL
+
+
+def put(matrices: list[Array], panels: Array) -> None:
+    """Fills panels of the shape above, with zeros where out is no multiple of PANEL."""
+    for W, to in zip(matrices, panels.reshape(len(matrices), -1, *panels.shape[1:]), strict=True):
         _pack(W, to)
-    return panels
 
 
 @serial
@@ -105,41 +104,33 @@ _several, _single, _strip = _tile(ROWS, PANEL), _tile(1, PANEL), _tile(1, STRIP)
 
 
 @serial
-def panel(x: Array, w: Array, y: Array, first: int) -> None:
-    """y[:, first:first + PANEL] += x w, for x (R, >= K), w (K, PANEL), y (R, >= first + PANEL), each contiguous."""
-    (R, x_row), y_row, K = x.shape, y.shape[1], w.shape[0]
+def panel(x: Array, w: Array, p: int, y: Array, first: int) -> None:
+    """y[:, first:first + PANEL] += x w, for x (R, >= K), the p-th panel w (K, PANEL) of (..., K, PANEL), and y (R, >= first +
+    PANEL), each contiguous."""
+    (R, x_row), y_row, K = x.shape, y.shape[1], w.shape[-2]
     for k in range(0, K, DEPTH):
-        n = min(DEPTH, K - k)
+        n, at = min(DEPTH, K - k), (p * K + k) * PANEL
         for r in range(0, R // ROWS * ROWS, ROWS):
-            _several(x, r * x_row + k, x_row, w, k * PANEL, y, r * y_row + first, y_row, n)
+            _several(x, r * x_row + k, x_row, w, at, y, r * y_row + first, y_row, n)
         for r in range(R // ROWS * ROWS, R):
-            _single(x, r * x_row + k, x_row, w, k * PANEL, y, r * y_row + first, y_row, n)
+            _single(x, r * x_row + k, x_row, w, at, y, r * y_row + first, y_row, n)
 
 
 @serial
-def strips(x: Array, w: Array, y: Array, K: int) -> None:
-    """y (R, P STRIP) += x (R, >= K) w (P, >= K, STRIP), of which the first K inputs count."""
-    (R, x_row), (P, depth, _), y_row = x.shape, w.shape, y.shape[1]
-    for p in range(P):
+def strips(x: Array, w: Array, p: int, y: Array, K: int) -> None:
+    """y (R, P STRIP) += x (R, >= K) w, for P strips w (K, STRIP) from the p-th one of (..., >= K, STRIP) on."""
+    (R, x_row), depth, y_row = x.shape, w.shape[-2], y.shape[1]
+    for n in range(y_row // STRIP):
         for r in range(R):
-            _strip(x, r * x_row, x_row, w, p * depth * STRIP, y, r * y_row + p * STRIP, y_row, K)
+            _strip(x, r * x_row, x_row, w, (p + n) * depth * STRIP, y, r * y_row + n * STRIP, y_row, K)
 
 
 @serial
-def _outputs(x: Array, w: Array, bias: Array, y: Array, first: int) -> None:
-    for r in range(len(x)):
-        for n in range(first, first + PANEL):
-            y[r, n] += bias[n]
-    panel(x, w, y, first)
-
-
-@shared
-def product(x: Array, w: Array, bias: Array, several: bool, y: Array) -> None:
-    """y (R, N) += x W + bias, for W's panels (P, K, PANEL); on several threads if asked and where they repay it."""
-    P, K, _ = w.shape
-    if several and P > 1 and P * K * PANEL * (3 + len(x)) > REPAID:
-        for p in prange(P):
-            _outputs(x, w[p], bias, y, p * PANEL)
-    else:
-        for p in range(P):
-            _outputs(x, w[p], bias, y, p * PANEL)
+def product(x: Array, w: Array, bias: Array, begin: int, first: int, end: int, y: Array, anew: bool) -> None:
+    """y's panels from the first one to the end = x w + bias, by the panels begin + first, ... of w (P, K, PANEL) and bias
+    (P, PANEL); added to what is there if not anew."""
+    for p in range(first, end):
+        for r in range(len(x)):
+            for n in range(PANEL):
+                y[r, p * PANEL + n] = bias[begin + p, n] if anew else y[r, p * PANEL + n] + bias[begin + p, n]
+        panel(x, w, begin + p, y, p * PANEL)
