@@ -22,7 +22,7 @@ from .decoding import Decoder, fits
 from .jit import elementwise, summing, together
 from .language import LanguageModel
 from .pace import pace
-from .packing import GELU, NOTHING, RELU2, SWIGLU, Sizes, Weights, pack, plain, sized, unpacked
+from .packing import GELU, NOTHING, RELU2, SWIGLU, pack, plain, sized, unpacked
 from .panels import PANEL, STRIP, Array, panel, product, strips
 from .team import joined, met, part, team
 
@@ -52,7 +52,7 @@ class Compiled(Decoder):
         self.kind = f"{self.sizes} {L}"
         self.count = np.zeros(count, np.int64)  # of tokens, as `lengths`
         self.lengths = torch.from_numpy(self.count)
-        self.every, self.yes = np.arange(count), np.ones(count, np.bool_)
+        self.every, self.yes, self.one = np.arange(count), np.ones(count, np.bool_), np.ones(count, np.int64)
         self.keys = np.zeros((L, count, G, -(-self.length // PANEL), D, PANEL), np.float32)
         self.values = np.zeros((L, count, G, -(-D // STRIP), self.length, STRIP), np.float32)
 
@@ -66,7 +66,7 @@ class Compiled(Decoder):
     def step(self, tokens: Tensor, active: Tensor | None = None) -> Tensor:
         """As Decoder says."""
         if active is None:
-            return self._write(tokens.long().numpy(), self.every, self.count, self.yes, self.yes)
+            return self._write(tokens.long().numpy(), self.every, self.count, self.yes, self.one)
         chosen = active.numpy()
         samples = chosen.nonzero()[0]
         return self._write(tokens.long().numpy()[samples], samples, self.count[samples], self.yes[samples], chosen)
@@ -213,12 +213,12 @@ def _attended(q: Array, keys: Array, values: Array, which: int, T: int, s: Array
 
 
 @elementwise
-def _begun(q: Array, k: Array, v: Array, place: int, more: Array, norms: Array, eps: float, cosines: Array, sines: Array,
-           keys: Array, values: Array) -> None:
+def _begun(q: Array, k: Array, v: Array, place: int, more: Array, norms: Array, none: Array, eps: float, cosines: Array,
+           sines: Array, keys: Array, values: Array) -> None:
     """Queries (H, D) of a token finished in place, and what they share, key and value (D,), written at its place into keys
-    (P, D, PANEL) and values (P', length, STRIP). more (D,), norms (2, D) and angles (P,) may be empty."""
+    (P, D, PANEL) and values (P', length, STRIP). more (D,), norms (2, D) and angles (P,) may be empty; none (D,) zeros."""
     (H, D), p, at = q.shape, place // PANEL, place % PANEL
-    root, none = np.float32(1 / math.sqrt(D)), np.zeros(D, np.float32)
+    root = np.float32(1 / math.sqrt(D))
     for h in range(H + 1):
         x = q[h] if h < H else k
         if norms.size:
@@ -253,41 +253,41 @@ def _written(every: Array, of: Array, at: Array, ends: Array, first: int, count:
     z, w = unpacked(sizes, numbers, shapes)
     if first == 0 and not (_below(every, z.vocabulary) and _below(at, length)):
         return False
-    here = slice(first, first + count)
+    here, R, L = slice(first, first + count), count, len(keys)
     tokens, samples, places, last = every[here], of[here], at[here], ends[here]
-    R = len(tokens)
-    h = np.zeros((R, z.width + -z.width % PANEL), np.float32)
+    h, qkv, u = (np.zeros((R, len(w.out) // L * PANEL), np.float32), np.empty((R, len(w.qkv) // L * PANEL), np.float32),
+                 np.empty((R, len(w.up) // L * PANEL), np.float32))
+    o, g = np.empty((R, z.heads * z.head), np.float32), np.empty((R, u.shape[1] // (1 + (z.activation == SWIGLU))), np.float32)
     for r in range(R):
         _added(w.first[tokens[r]], h[r])
         if w.places.size:
             _added(w.places[places[r]], h[r])
         if beside.size:
             _added(beside[samples[r]], h[r])
-    L = len(keys)
-    qkv, o = np.empty((R, len(w.qkv) // L * PANEL), np.float32), np.empty((R, z.heads * z.head), np.float32)
-    u = np.empty((R, len(w.up) // L * PANEL), np.float32)
-    g = np.empty((R, u.shape[1] // (1 + (z.activation == SWIGLU))), np.float32)
     if threads > 1:
-        _shared(team(), threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+        _shared(team(), threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
     else:
-        _stack(team(), threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+        _stack(team(), threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
     return True
 
 
 @together
 def _shared(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
-            w: Weights, z: Sizes, h: Array, qkv: Array, o: Array, u: Array, g: Array, logits: Array) -> None:
+            sizes: Array, numbers: Array, shapes: Array, h: Array, qkv: Array, o: Array, u: Array, g: Array,
+            logits: Array) -> None:
     for _ in prange(threads):
-        _stack(us, threads, tokens, samples, places, last, keys, values, w, z, h, qkv, o, u, g, logits)
+        _stack(us, threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
 
 
 @elementwise
 def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
-           w: Weights, z: Sizes, h: Array, qkv: Array, o: Array, u: Array, g: Array, logits: Array) -> None:
+           sizes: Array, numbers: Array, shapes: Array, h: Array, qkv: Array, o: Array, u: Array, g: Array,
+           logits: Array) -> None:
     """One thread's part of the blocks and the head: of each product some panels, of attention some heads of some rows."""
     me, size = joined(us, threads)
     if size == 0:
         return
+    z, w = unpacked(sizes, numbers, shapes)
     (L, B, G, _, D, _), R, H, per, times = keys.shape, len(tokens), z.heads, z.heads // z.groups, 0
     firsts, outs, ups, gates = len(w.qkv) // L, len(w.out) // L, len(w.up) // L, g.shape[1] // PANEL
     first_q, end_q = part(firsts, me, size)
@@ -295,7 +295,7 @@ def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array
     first_u, end_u = part(gates, me, size)
     first_i, end_i = part(R * G, me, size)
     a, mine, other = np.empty((R, z.width), np.float32), slice(first_u * PANEL, end_u * PANEL), (ups - gates) * PANEL
-    scores = np.empty((per, keys.shape[3] * PANEL + 1), np.float32)
+    none, scores = np.zeros(D, np.float32), np.empty((per, keys.shape[3] * PANEL + 1), np.float32)
     sums = np.empty((per, values.shape[3] * STRIP), np.float32)
     for block in range(L):
         for r in range(R):
@@ -308,7 +308,7 @@ def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array
             turn = places[r] if len(w.cosines) > 1 else 0
             _begun(qkv[r, i * per * D:(i + 1) * per * D].reshape(per, D), qkv[r, (H + i) * D:(H + i + 1) * D],
                    qkv[r, (H + G + i) * D:(H + G + i + 1) * D], places[r], more,
-                   w.head_norms[block if w.head_norms.size else 0], z.eps, w.cosines[turn], w.sines[turn],
+                   w.head_norms[block if w.head_norms.size else 0], none, z.eps, w.cosines[turn], w.sines[turn],
                    keys[block, samples[r], i], values[block, samples[r], i])
         met(us, size, times + 2)  # rows of one sample see each other
         for item in range(first_i, end_i):

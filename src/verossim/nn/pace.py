@@ -38,8 +38,9 @@ class Pace:
         self.several = self.calls % 2 == 1 if self.calls < TRIED else faster != self.trial
         able = threads > 1 and os.getpid() == HERE  # threads do not follow into a fork
         self.several = self.several and able and ALONE.acquire(blocking=False)
-        if self.several:
+        if self.several and threads != KNOWN.threads:
             numba.set_num_threads(threads)
+            KNOWN.threads = threads
         self.start = time.perf_counter()
         return threads if self.several else 1
 
@@ -59,7 +60,7 @@ class Pace:
 
 class _Known(threading.local):
     def __init__(self) -> None:
-        self.paces = defaultdict[Hashable, Pace](Pace)
+        self.paces, self.threads = defaultdict[Hashable, Pace](Pace), 0
 
 
 KNOWN = _Known()

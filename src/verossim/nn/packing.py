@@ -7,7 +7,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .language import LanguageModel
@@ -106,8 +105,9 @@ def _parts(model: LanguageModel) -> list[Array | list[Array]]:
     """What Weights has, matrices (out, in) in lists."""
     shape, blocks = model.shape, list[Any](model.blocks)
     norms = [norm for block in blocks for norm in (block.norm_1, block.norm_2)] + [model.norm]
-    pairs = [(norm.weight, torch.zeros_like(norm.weight) if norm.bias is None else norm.bias) for norm in norms]
-    heads = [(block.attention.q_norm.weight, block.attention.k_norm.weight) for block in blocks if shape.normed_heads]
+    pairs = [(plain(norm.weight), 0 * plain(norm.weight) if norm.bias is None else plain(norm.bias)) for norm in norms]
+    heads = [(plain(block.attention.q_norm.weight), plain(block.attention.k_norm.weight)) for block in blocks
+             if shape.normed_heads]
     values = [block.attention.values.weight for block in blocks if block.attention.values is not None]
     rotary = shape.positions == "rotary"
     qkv, out = [block.attention.qkv for block in blocks], [block.attention.out for block in blocks]
@@ -117,8 +117,7 @@ def _parts(model: LanguageModel) -> list[Array | list[Array]]:
     return [
         plain(model.first.weight), NOTHING if model.places is None else plain(model.places.weight),
         plain(model.cosines) if rotary else NOTHING, plain(model.sines) if rotary else NOTHING,
-        np.stack([plain(torch.stack(pair)) for pair in pairs]),
-        np.stack([plain(torch.stack(pair)) for pair in heads]) if heads else NOTHING[None],
+        np.array(pairs), np.array(heads) if heads else NOTHING[None],
         np.stack([plain(value) for value in values]) if values else NOTHING[None],
         _matrices(qkv), _biases(qkv), _matrices(out), _biases(out), _matrices(up, halves), _biases(up, halves),
         _matrices(down), _biases(down), [plain(last.weight)]]
@@ -130,7 +129,7 @@ def plain(x: Tensor) -> Array:
 
 
 def _matrices(linears: list[Any], parts: int = 1) -> list[Array]:
-    return [plain(part) for linear in linears for part in linear.weight.chunk(parts)]
+    return [part for linear in linears for part in np.split(plain(linear.weight), parts)]
 
 
 def _biases(linears: list[Any], parts: int = 1) -> Array:
