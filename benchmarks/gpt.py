@@ -15,6 +15,8 @@ Results: benchmarks/results/gpt.jsonl.
 """
 
 import argparse
+import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -171,25 +173,33 @@ def of_speed(asked: argparse.Namespace, about: dict[str, Any]) -> None:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
-        def hugging(size: dict[str, int] = size, x: Tensor = x, V: int = V) -> None:
+        def ours_halved(config: Any = dataclasses.replace(config, precision="bf16"), ours: Any = ours) -> None:
+            ours(config=config)
+
+        def hugging(size: dict[str, int] = size, x: Tensor = x, V: int = V, halved: bool = False) -> None:
             from transformers import GPT2Config, GPT2LMHeadModel
             net = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=size["context"] + 1, n_embd=size["width"],
                                              n_layer=size["blocks"], n_head=size["heads"], resid_pdrop=0, embd_pdrop=0,
                                              attn_pdrop=0, bos_token_id=0, eos_token_id=0, use_cache=False))
             optimizer = torch.optim.AdamW(net.parameters(), RATE, BETAS, weight_decay=DECAY)
             for rows in x:
-                net(input_ids=rows, labels=rows).loss.backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=halved):
+                    loss = net(input_ids=rows, labels=rows).loss
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         functions: dict[str, Any] = {"nanoGPT": nano, "ours, its shape": ours, "ours, default shape": default}
         if importlib.util.find_spec("transformers"):
             functions["transformers"] = hugging
+        if asked.bf16:
+            functions["ours, its shape, bfloat16"] = ours_halved
+            functions["transformers, bfloat16"] = functools.partial(hugging, halved=True)
         found = interleaved(functions, asked.rounds)
         tokens = steps * B * N
         for who, times in found.items():
             rate, ratio = tokens / times["seconds"], found["nanoGPT"]["seconds"] / times["seconds"]
-            print(f"{name} {who:22}{rate:10,.0f} tokens/s {ratio:6.2f}x nanoGPT")
+            print(f"{name} {who:26}{rate:10,.0f} tokens/s {ratio:6.2f}x nanoGPT")
             write("gpt.jsonl", task="speed", size=name, who=who, tokens_per_second=rate, ratio=ratio, **about)
 
 
@@ -200,6 +210,7 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), help="S where nothing is said; of speed both")
     parser.add_argument("--steps", type=int, help="of nanoGPT: 2000; of a timing 100")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="speed in bfloat16 too, which a budget chooses where it is faster")
     parser.add_argument("--seeds", type=several, default=range(1), help="FIRST:LAST, without the last")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.4, 1.0], help="of nanoGPT's seconds that ours has")
     parser.add_argument("--set", action="append", default=[], help="a setting of fit, NAME=VALUE")
