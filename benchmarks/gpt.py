@@ -192,9 +192,10 @@ def of_speed(asked: argparse.Namespace, about: dict[str, Any]) -> None:
         functions: dict[str, Any] = {"nanoGPT": nano, "ours, its shape": ours, "ours, default shape": default}
         if importlib.util.find_spec("transformers"):
             functions["transformers"] = hugging
+            if asked.bf16:
+                functions["transformers, bfloat16"] = functools.partial(hugging, halved=True)
         if asked.bf16:
             functions["ours, its shape, bfloat16"] = ours_halved
-            functions["transformers, bfloat16"] = functools.partial(hugging, halved=True)
         found = interleaved(functions, asked.rounds)
         tokens = steps * B * N
         for who, times in found.items():

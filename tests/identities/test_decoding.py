@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from verossim.nn import decoding_compiled
 from verossim.nn.decoding import Plain, decoder
 from verossim.nn.decoding_compiled import Compiled
 from verossim.nn.language import LanguageModel, Shape
 from verossim.nn.pace import Pace
+from verossim.nn.team import SIZE
 
 SHAPES = {
     "qwen": {},
@@ -134,14 +137,32 @@ def test_a_sample_has_the_same_bits_however_its_prompt_is_cut_up():
     assert torch.equal(last, end)
 
 
-def test_a_sample_has_the_same_bits_on_any_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_a_sample_has_the_same_bits_on_any_number_of_threads(net, threads, monkeypatch):
+    x, counts, beside = tokens(5), [8, 70, 8, 1, 5], torch.randn(5, net.shape.width)
+    monkeypatch.setattr(Pace, "__exit__", lambda pace, *_: None)
+    monkeypatch.setattr(Pace, "__enter__", lambda pace: 1)
+    alone, teams = written(net, x, counts, beside), []
+
+    def side_by_side(us, count, *rest):
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda _: decoding_compiled._stack(us, count, 1 << 31, *rest), range(count)))
+        teams.append(int(us[SIZE]))
+    monkeypatch.setattr(Pace, "__enter__", lambda pace: threads)
+    monkeypatch.setattr(decoding_compiled, "_shared", side_by_side)
+    monkeypatch.setattr(decoding_compiled, "_written", decoding_compiled._written.py_func)
+    assert torch.equal(written(net, x, counts, beside), alone)
+    assert set(teams) == {threads}
+
+
+def test_threads_that_numba_sets_to_work_give_the_same_bits(monkeypatch):
     net, x = model(width=256, heads=4, head=64, inside=1024, blocks=2), tokens(5)
 
-    def logits(several: bool) -> Tensor:
-        monkeypatch.setattr(Pace, "__enter__", lambda pace: 2 if several else 1)
+    def logits(threads: int) -> Tensor:
+        monkeypatch.setattr(Pace, "__enter__", lambda pace: threads)
         monkeypatch.setattr(Pace, "__exit__", lambda pace, *_: None)
         return Compiled(net, 5, LENGTH).feed(x[:, :8], torch.tensor([8, 3, 8, 1, 5]))
-    assert torch.equal(logits(True), logits(False))
+    assert torch.equal(logits(2), logits(1))
 
 
 def test_the_decoder_is_chosen_by_what_there_is(monkeypatch):

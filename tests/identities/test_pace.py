@@ -34,14 +34,12 @@ def test_the_faster_way_is_used(monkeypatch):
 
 
 def test_where_threads_cost_a_hundred_times_as_much_trying_them_costs_a_few_hundredths(monkeypatch):
-    calls = Calls(monkeypatch, 1.0, 100.0)
-    calls.took(5)
-    assert calls.took(100_000)[0] < 1.04 * 100_000
+    assert Calls(monkeypatch, 1.0, 100.0).took(20_000)[0] < 1.05 * 20_000
 
 
 def test_that_a_core_is_free_again_is_found(monkeypatch):
     calls = Calls(monkeypatch, 1.0, 100.0)
     calls.took(10_000)
     calls.several = 0.5
-    calls.took(6000)  # 99 lost, of which two hundredths are allowed
+    calls.took(11_000)  # 198 lost in the first trials, of which two hundredths are allowed
     assert calls.took(1000)[1] > 900

@@ -12,7 +12,7 @@ from verossim.nn.team import joined, met, part, team
 @numba.njit(nogil=True)
 def _turns(us, wanted, turns, room, found):
     """Each turn everyone writes a number of its own, and after that reads everybody's; returns which of how many it was."""
-    me, size = joined(us, wanted, 1 << 40)
+    me, size = joined(us, wanted, 1 << 31)
     for turn in range(turns if size else 0):
         room[me] = 100 * turn + me
         met(us, size, 2 * turn + 1)

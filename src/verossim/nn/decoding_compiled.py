@@ -24,7 +24,7 @@ from .language import LanguageModel
 from .pace import pace
 from .packing import GELU, NOTHING, RELU2, SWIGLU, pack, plain, sized, unpacked
 from .panels import PANEL, STRIP, Array, panel, product, strips
-from .team import joined, met, part, team
+from .team import PATIENCE, joined, met, part, team
 
 __all__ = ["Compiled"]
 
@@ -49,7 +49,7 @@ class Compiled(Decoder):
         shape = model.shape
         self.length, L, G, D = min(length, shape.length), shape.blocks, shape.groups, shape.head
         self.sizes, self.packed, self.beside = sized(model), pack(model), NOTHING if beside is None else plain(beside)
-        self.kind = f"{self.sizes} {L}"
+        self.kind = str(shape)
         self.count = np.zeros(count, np.int64)  # of tokens, as `lengths`
         self.lengths = torch.from_numpy(self.count)
         self.every, self.yes, self.one = np.arange(count), np.ones(count, np.bool_), np.ones(count, np.int64)
@@ -82,10 +82,11 @@ class Compiled(Decoder):
 
     def _write(self, tokens: Array, samples: Array, places: Array, last: Array, more: Array) -> Tensor:
         """Rows (R,) in order of sample and place, and whether logits are wanted after each; more (B,) tokens of each sample."""
+        tokens, samples = np.ascontiguousarray(tokens), np.ascontiguousarray(samples)  # or all is compiled for these anew
         logits = np.zeros((len(self.count), self.sizes.vocabulary), np.float32)
         for first in range(0, len(tokens), ROWS):
             count = min(ROWS, len(tokens) - first)
-            with pace((self.kind, count)) as threads:
+            with pace((self.kind, count.bit_length())) as threads:
                 done = _written(tokens, samples, places, last, first, count, self.length, self.beside, self.keys, self.values,
                                 *self.packed, threads, logits)
             if not done:
@@ -267,7 +268,7 @@ def _written(every: Array, of: Array, at: Array, ends: Array, first: int, count:
     if threads > 1:
         _shared(team(), threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
     else:
-        _stack(team(), threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
+        _stack(team(), 1, 0, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
     return True
 
 
@@ -275,28 +276,30 @@ def _written(every: Array, of: Array, at: Array, ends: Array, first: int, count:
 def _shared(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
             sizes: Array, numbers: Array, shapes: Array, h: Array, qkv: Array, o: Array, u: Array, g: Array,
             logits: Array) -> None:
-    for _ in prange(threads):
-        _stack(us, threads, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g, logits)
+    for _ in prange(threads):  # numba takes the arrays for such as do not overlap, and so they are
+        _stack(us, threads, PATIENCE, tokens, samples, places, last, keys, values, sizes, numbers, shapes, h, qkv, o, u, g,
+               logits)
 
 
 @elementwise
-def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array, values: Array,
-           sizes: Array, numbers: Array, shapes: Array, h: Array, qkv: Array, o: Array, u: Array, g: Array,
+def _stack(us: Array, threads: int, patience: int, tokens: Array, samples: Array, places: Array, last: Array, keys: Array,
+           values: Array, sizes: Array, numbers: Array, shapes: Array, h: Array, qkv: Array, o: Array, u: Array, g: Array,
            logits: Array) -> None:
     """One thread's part of the blocks and the head: of each product some panels, of attention some heads of some rows."""
-    me, size = joined(us, threads)
-    if size == 0:
-        return
     z, w = unpacked(sizes, numbers, shapes)
     (L, B, G, _, D, _), R, H, per, times = keys.shape, len(tokens), z.heads, z.heads // z.groups, 0
     firsts, outs, ups, gates = len(w.qkv) // L, len(w.out) // L, len(w.up) // L, g.shape[1] // PANEL
-    first_q, end_q = part(firsts, me, size)
-    first_h, end_h = part(outs, me, size)
-    first_u, end_u = part(gates, me, size)
-    first_i, end_i = part(R * G, me, size)
-    a, mine, other = np.empty((R, z.width), np.float32), slice(first_u * PANEL, end_u * PANEL), (ups - gates) * PANEL
-    none, scores = np.zeros(D, np.float32), np.empty((per, keys.shape[3] * PANEL + 1), np.float32)
-    sums = np.empty((per, values.shape[3] * STRIP), np.float32)
+    wanted, gated = np.nonzero(last)[0], (ups - gates) * PANEL  # where in u what the gates let through begins
+    a, none = np.empty((R, z.width), np.float32), np.zeros(D, np.float32)
+    scores = np.empty((per, keys.shape[3] * PANEL + 1), np.float32)
+    sums, ends = np.empty((per, values.shape[3] * STRIP), np.float32), np.empty((len(wanted), z.width), np.float32)
+    found = np.empty((len(wanted), PANEL), np.float32)
+    me, size = joined(us, threads, patience)
+    if size == 0:
+        return
+    (first_q, end_q), (first_h, end_h) = part(firsts, me, size), part(outs, me, size)
+    (first_u, end_u), (first_i, end_i) = part(gates, me, size), part(R * G, me, size)
+    mine = slice(first_u * PANEL, end_u * PANEL)
     for block in range(L):
         for r in range(R):
             _normed(h[r, :z.width], w.norms[2 * block, 0], w.norms[2 * block, 1], z.layered, z.eps, a[r])
@@ -321,16 +324,14 @@ def _stack(us: Array, threads: int, tokens: Array, samples: Array, places: Array
         for r in range(R):
             _normed(h[r, :z.width], w.norms[2 * block + 1, 0], w.norms[2 * block + 1, 1], z.layered, z.eps, a[r])
         product(a, w.up, w.up_bias, block * ups, first_u, end_u, u, True)
-        if other:
+        if gated:
             product(a, w.up, w.up_bias, block * ups, gates + first_u, gates + end_u, u, True)
         for r in range(R):
-            _activated(u[r, mine], u[r, other:][mine], z.activation, g[r, mine])
+            _activated(u[r, mine], u[r, gated:][mine], z.activation, g[r, mine])
         met(us, size, times + 5)
         product(g, w.down, w.down_bias, block * outs, first_h, end_h, h, False)
         met(us, size, times + 6)
         times += 6
-    wanted = np.nonzero(last)[0]
-    ends, found = np.empty((len(wanted), z.width), np.float32), np.empty((len(wanted), PANEL), np.float32)
     for i in range(len(wanted)):
         _normed(h[wanted[i], :z.width], w.norms[2 * L, 0], w.norms[2 * L, 1], z.layered, z.eps, ends[i])
     for p in range(me, len(w.last), size):

@@ -35,12 +35,13 @@ class Pace:
         threads = min(torch.get_num_threads(), SETTINGS.NUMBA_NUM_THREADS)
         faster = self.seconds[1] < self.seconds[0]
         self.trial = self.calls >= TRIED and self.since >= max(GAP * self.seconds[faster], self.lost / COST)
-        self.several = self.calls % 2 == 1 if self.calls < TRIED else faster != self.trial
+        wanted = self.calls % 2 == 1 if self.calls < TRIED else faster != self.trial
         able = threads > 1 and os.getpid() == HERE  # threads do not follow into a fork
-        self.several = self.several and able and ALONE.acquire(blocking=False)
-        if self.several and threads != KNOWN.threads:
+        if able and threads != KNOWN.threads:
             numba.set_num_threads(threads)
             KNOWN.threads = threads
+        self.several = wanted and able and ALONE.acquire(blocking=False)
+        self.trial = self.trial and self.several == wanted
         self.start = time.perf_counter()
         return threads if self.several else 1
 
@@ -49,10 +50,13 @@ class Pace:
         if self.several:
             ALONE.release()
         if self.calls > 0:  # the first one may have loaded or compiled something
-            alone = self.calls < TRIED or self.trial
-            self.seconds[self.several] = took if alone else mean + RECENT * (took - mean)
+            first = self.calls < TRIED or self.trial or mean == 0
+            self.seconds[self.several] = took if first else mean + RECENT * (took - mean)
+        more = max(0.0, took - self.seconds[not self.several])
         if self.trial:
-            self.since, self.lost = 0.0, max(0.0, took - self.seconds[not self.several])
+            self.since, self.lost = 0.0, more
+        elif 0 < self.calls < TRIED and self.several:
+            self.lost += more
         else:
             self.since += took
         self.calls += 1

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from .jit import serial
 from .language import LanguageModel
-from .panels import LINE, PANEL, Array, in_panels, put, serial
+from .panels import LINE, PANEL, Array, in_panels, put
 
 __all__ = ["GELU", "NOTHING", "RELU2", "SWIGLU", "Sizes", "Weights", "pack", "plain", "sized", "unpacked"]
 
@@ -63,20 +64,20 @@ class Weights(NamedTuple):
 
 def pack(model: LanguageModel) -> tuple[Array, Array, Array]:
     """The model's sizes, its weights as they are now, one after another, and where each begins with its shape, filled up with
-    ones. For these three a compiled function is called much sooner than for sixteen arrays, or for named tuples."""
+    ones. A call of a compiled function with these three costs a microsecond or two less than with sixteen arrays."""
     parts = _parts(model)
     shapes = [in_panels(part) if isinstance(part, list) else part.shape for part in parts]
     counts = [math.prod(shape) for shape in shapes]
     begins = np.cumsum([0] + [count + -count % LINE for count in counts])
     numbers = np.empty(begins[-1] + LINE, np.float32)
     numbers = numbers[-numbers.ctypes.data % (4 * LINE) // 4:]  # a register's worth of numbers lies in one line of the cache
-    for part, shape, count, begin in zip(parts, shapes, counts, begins, strict=False):
+    for part, shape, count, begin in zip(parts, shapes, counts, begins[:-1], strict=True):
         to = numbers[begin:begin + count].reshape(shape)
         if isinstance(part, list):
             put(part, to)
         else:
             to[...] = part
-    filled = [(begin, *shape, *[1] * (3 - len(shape))) for shape, begin in zip(shapes, begins, strict=False)]
+    filled = [(begin, *shape, *[1] * (3 - len(shape))) for shape, begin in zip(shapes, begins[:-1], strict=True)]
     return np.array(sized(model), np.float64), numbers, np.array(filled)
 
 
@@ -105,7 +106,8 @@ def _parts(model: LanguageModel) -> list[Array | list[Array]]:
     """What Weights has, matrices (out, in) in lists."""
     shape, blocks = model.shape, list[Any](model.blocks)
     norms = [norm for block in blocks for norm in (block.norm_1, block.norm_2)] + [model.norm]
-    pairs = [(plain(norm.weight), 0 * plain(norm.weight) if norm.bias is None else plain(norm.bias)) for norm in norms]
+    none = np.zeros(shape.width, np.float32)
+    pairs = [(plain(norm.weight), none if norm.bias is None else plain(norm.bias)) for norm in norms]
     heads = [(plain(block.attention.q_norm.weight), plain(block.attention.k_norm.weight)) for block in blocks
              if shape.normed_heads]
     values = [block.attention.values.weight for block in blocks if block.attention.values is not None]

@@ -17,9 +17,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .jit import jit
+from .jit import serial
 
-__all__ = ["LINE", "PANEL", "STRIP", "Array", "in_panels", "panel", "product", "put", "serial", "strips"]
+__all__ = ["LINE", "PANEL", "STRIP", "Array", "in_panels", "panel", "product", "put", "strips"]
 
 Array = NDArray[Any]
 WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
@@ -30,7 +30,6 @@ LINE = 16  # numbers of a line of the cache
 DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
 
 
-serial = jit()
 
 
 def in_panels(matrices: list[Array]) -> tuple[int, int, int]:
@@ -131,6 +130,10 @@ def product(x: Array, w: Array, bias: Array, begin: int, first: int, end: int, y
     (P, PANEL); added to what is there if not anew."""
     for p in range(first, end):
         for r in range(len(x)):
-            for n in range(PANEL):
-                y[r, p * PANEL + n] = bias[begin + p, n] if anew else y[r, p * PANEL + n] + bias[begin + p, n]
+            if anew:
+                for n in range(PANEL):
+                    y[r, p * PANEL + n] = bias[begin + p, n]
+            else:
+                for n in range(PANEL):
+                    y[r, p * PANEL + n] += bias[begin + p, n]
         panel(x, w, begin + p, y, p * PANEL)
