@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from verossim import data
-from verossim.data import cache, fingerprints
+from verossim.data import archives, cache, fingerprints
 from verossim.data.manifest import Manifest
 from verossim.errors import BadConfig, BadData, CannotWrite
 from verossim.shelves import CODECS
@@ -353,3 +353,19 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     prepared(path, folder=tmp_path / "kept")
     (place,) = (tmp_path / "kept").iterdir()
     assert (place / "encoded.json").is_file()
+
+
+def test_records_are_picked_from_files_that_are_larger_than_memory(tmp_path):
+    count, place = 1 << 30, tmp_path / "train"  # half a terabyte of windows, of which a few bytes are there
+    place.mkdir()
+    layout = {"x": ("int16", (256,)), "units": ("float32", ()), "index": ("int64", ())}
+    for name, (dtype, shape) in layout.items():
+        with (place / name).open("wb") as file:
+            size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+            file.truncate(count * size)
+            file.seek((count - 1) * size)
+            file.write(np.full(shape, 7, dtype).tobytes())
+    split = cache.Split(archives.Folder(tmp_path), "train", count, {k: cache._Quantity(*v) for k, v in layout.items()}, None)
+    batch = split.take(torch.tensor([count - 1, 0]))
+    assert (batch.x == torch.tensor([[7], [0]])).all()
+    assert batch.index.tolist() == [7, 0]

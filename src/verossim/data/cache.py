@@ -82,7 +82,7 @@ class Split:
         rows = torch.as_tensor(indices)
         if self.held:
             return self._batch({name: values[rows] for name, values in self.held.items()})
-        return self._batch({name: torch.cat([self._mapped(name, 0, self.count)[few] for few in rows.split(SCATTERED)])
+        return self._batch({name: torch.cat([self._picked(name, few.numpy()) for few in rows.split(SCATTERED)])
                             for name in self.layout})
 
     def sweep(self, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
@@ -94,6 +94,11 @@ class Split:
     def _loaded(self, name: str) -> Tensor:
         kind = self.layout[name]
         return torch.from_numpy(np.fromfile(self.path / name, kind.dtype).reshape(self.count, *kind.shape))
+
+    def _picked(self, name: str, rows: np.ndarray) -> Tensor:
+        """A few records of a file, which is mapped for reading only: no memory is set aside for what might be written."""
+        kind = self.layout[name]
+        return torch.from_numpy(np.memmap(self.path / name, kind.dtype, "r", 0, (self.count, *kind.shape))[rows])
 
     def _mapped(self, name: str, first: int, last: int) -> Tensor:
         """A stretch of a file, mapped until the tensor goes; writing to it would change memory only."""
