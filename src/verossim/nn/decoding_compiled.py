@@ -22,7 +22,7 @@ from .decoding import Decoder, fits
 from .jit import elementwise, summing, together
 from .language import LanguageModel
 from .pace import pace
-from .packing import GELU, NOTHING, RELU2, SWIGLU, pack, plain, sized, unpacked
+from .packing import GELU, NOTHING, RELU2, SWIGLU, pack, plain, unpacked
 from .panels import PANEL, STRIP, Array, panel, product, strips
 from .team import PATIENCE, joined, met, part, team
 
@@ -48,8 +48,8 @@ class Compiled(Decoder):
         torch.set_num_threads(threads)  # which numba has changed where both share a library of threads
         shape = model.shape
         self.length, L, G, D = min(length, shape.length), shape.blocks, shape.groups, shape.head
-        self.sizes, self.packed, self.beside = sized(model), pack(model), NOTHING if beside is None else plain(beside)
-        self.kind = str(shape)
+        self.packed, self.beside = pack(model), NOTHING if beside is None else plain(beside)
+        self.kind, self.vocabulary = str(shape), shape.vocabulary
         self.count = np.zeros(count, np.int64)  # of tokens, as `lengths`
         self.lengths = torch.from_numpy(self.count)
         self.every, self.yes, self.one = np.arange(count), np.ones(count, np.bool_), np.ones(count, np.int64)
@@ -83,7 +83,7 @@ class Compiled(Decoder):
     def _write(self, tokens: Array, samples: Array, places: Array, last: Array, more: Array) -> Tensor:
         """Rows (R,) in order of sample and place, and whether logits are wanted after each; more (B,) tokens of each sample."""
         tokens, samples = np.ascontiguousarray(tokens), np.ascontiguousarray(samples)  # or all is compiled for these anew
-        logits = np.zeros((len(self.count), self.sizes.vocabulary), np.float32)
+        logits = np.zeros((len(self.count), self.vocabulary), np.float32)
         for first in range(0, len(tokens), ROWS):
             count = min(ROWS, len(tokens) - first)
             with pace((self.kind, count.bit_length())) as threads:
@@ -91,7 +91,7 @@ class Compiled(Decoder):
                                 *self.packed, threads, logits)
             if not done:
                 fits(self.count, more, self.length)
-                raise IndexError(f"tokens from {tokens.min()} to {tokens.max()} are not all below {self.sizes.vocabulary}")
+                raise IndexError(f"tokens from {tokens.min()} to {tokens.max()} are not all below {self.vocabulary}")
         self.count += more
         return torch.from_numpy(logits)
 
@@ -316,8 +316,9 @@ def _stack(us: Array, threads: int, patience: int, tokens: Array, samples: Array
         met(us, size, times + 2)  # rows of one sample see each other
         for item in range(first_i, end_i):
             r, i = item // G, item % G
-            _attended(qkv[r, i * per * D:(i + 1) * per * D].reshape(per, D), keys, values, (block * B + samples[r]) * G + i,
-                      places[r] + 1, scores, sums, o[r, i * per * D:(i + 1) * per * D].reshape(per, D))
+            heads = slice(i * per * D, (i + 1) * per * D)
+            _attended(qkv[r, heads].reshape(per, D), keys, values, (block * B + samples[r]) * G + i, places[r] + 1, scores,
+                      sums, o[r, heads].reshape(per, D))
         met(us, size, times + 3)
         product(o, w.out, w.out_bias, block * outs, first_h, end_h, h, False)
         met(us, size, times + 4)

@@ -13,7 +13,7 @@ from .jit import serial
 from .language import LanguageModel
 from .panels import LINE, PANEL, Array, in_panels, put
 
-__all__ = ["GELU", "NOTHING", "RELU2", "SWIGLU", "Sizes", "Weights", "pack", "plain", "sized", "unpacked"]
+__all__ = ["GELU", "NOTHING", "RELU2", "SWIGLU", "Sizes", "Weights", "pack", "plain", "unpacked"]
 
 SWIGLU, GELU, GELU_TANH, RELU2 = range(4)
 ACTIVATIONS = {"swiglu": SWIGLU, "gelu": GELU, "gelu_tanh": GELU_TANH, "relu2": RELU2}
@@ -32,13 +32,6 @@ class Sizes(NamedTuple):
     layered: bool
     eps: float
     cap: float
-
-
-def sized(model: LanguageModel) -> Sizes:
-    """The model's."""
-    shape = model.shape
-    return Sizes(shape.width, shape.heads, shape.groups, shape.head, shape.vocabulary, ACTIVATIONS[shape.activation],
-                 shape.norm == "layer", shape.eps, shape.cap)
 
 
 class Weights(NamedTuple):
@@ -67,18 +60,21 @@ def pack(model: LanguageModel) -> tuple[Array, Array, Array]:
     ones. A call of a compiled function with these three costs a microsecond or two less than with sixteen arrays."""
     parts = _parts(model)
     shapes = [in_panels(part) if isinstance(part, list) else part.shape for part in parts]
-    counts = [math.prod(shape) for shape in shapes]
+    counts = [math.prod(its) for its in shapes]
     begins = np.cumsum([0] + [count + -count % LINE for count in counts])
     numbers = np.empty(begins[-1] + LINE, np.float32)
     numbers = numbers[-numbers.ctypes.data % (4 * LINE) // 4:]  # a register's worth of numbers lies in one line of the cache
-    for part, shape, count, begin in zip(parts, shapes, counts, begins[:-1], strict=True):
-        to = numbers[begin:begin + count].reshape(shape)
+    for part, its, count, begin in zip(parts, shapes, counts, begins[:-1], strict=True):
+        to = numbers[begin:begin + count].reshape(its)
         if isinstance(part, list):
             put(part, to)
         else:
             to[...] = part
-    filled = [(begin, *shape, *[1] * (3 - len(shape))) for shape, begin in zip(shapes, begins[:-1], strict=True)]
-    return np.array(sized(model), np.float64), numbers, np.array(filled)
+    filled = [(begin, *its, *[1] * (3 - len(its))) for its, begin in zip(shapes, begins[:-1], strict=True)]
+    shape = model.shape
+    sizes = Sizes(shape.width, shape.heads, shape.groups, shape.head, shape.vocabulary, ACTIVATIONS[shape.activation],
+                  shape.norm == "layer", shape.eps, shape.cap)
+    return np.array(sizes, np.float64), numbers, np.array(filled)
 
 
 @serial
