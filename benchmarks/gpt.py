@@ -10,7 +10,8 @@ context 64, batches of 12, 2,000 steps; M: 6 of 384, context 256, batches of 8) 
 then ours has 0.4 of the seconds that took, and then all of them, as `verossim.fit --context 64 --budget` chooses. Both are
 judged by the mean nats of a character in windows of the context's length that do not overlap, all over the held-out text, as
 nanoGPT judges itself on random ones. --seeds gives more runs. speed: tokens a second of whole steps at equal sizes (nanoGPT's
-own network as a shape of ours, both with AdamW), ours in the library's whole loop, of transformers' GPT2LMHeadModel too.
+own network as a shape of ours, both with AdamW), ours in the library's whole loop, of transformers' GPT2LMHeadModel too, each
+in a process of its own.
 Results: benchmarks/results/gpt.jsonl.
 """
 
@@ -32,7 +33,7 @@ from torch import Tensor
 
 import verossim
 from real import CACHE, plays
-from timing import host, interleaved, limits, several, write
+from timing import apart, host, limits, several, write
 from verossim.families.autoregressive import Autoregressive
 from verossim.spaces import Batch, Discrete
 from verossim.training import InMemory, Settled, train
@@ -142,7 +143,6 @@ def of_loss(asked: argparse.Namespace, about: dict[str, Any]) -> None:
 
 def of_speed(asked: argparse.Namespace, about: dict[str, Any]) -> None:
     """Tokens a second of whole steps at equal sizes."""
-    print(json.dumps(about | limits()))
     for name, size in SIZES.items():
         if asked.size and name != asked.size:
             continue
@@ -196,12 +196,13 @@ def of_speed(asked: argparse.Namespace, about: dict[str, Any]) -> None:
                 functions["transformers, bfloat16"] = functools.partial(hugging, halved=True)
         if asked.bf16:
             functions["ours, its shape, bfloat16"] = ours_halved
-        found = interleaved(functions, asked.rounds)
+        found = apart(functions, asked.rounds)
         tokens = steps * B * N
         for who, times in found.items():
             rate, ratio = tokens / times["seconds"], found["nanoGPT"]["seconds"] / times["seconds"]
             print(f"{name} {who:26}{rate:10,.0f} tokens/s {ratio:6.2f}x nanoGPT")
             write("gpt.jsonl", task="speed", size=name, who=who, tokens_per_second=rate, ratio=ratio, **about)
+    print(json.dumps(about | limits()))  # last, for threads compute
 
 
 def main() -> None:

@@ -5,9 +5,11 @@ Compare ratios within a run, never seconds across runs.
 """
 
 import datetime
+import functools
 import gc
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -16,6 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +49,45 @@ def timed(function: Callable[[], Any]) -> tuple[float, float]:
 
 def interleaved(functions: Timed, rounds: int, patience: float = 20.0) -> dict[str, dict[str, float]]:
     """Median, least and most seconds of each function over rounds A B C A B C, after one call each to warm up."""
-    for function in functions.values():
-        function()
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    return _rounds({name: functools.partial(timed, function) for name, function in functions.items()}, rounds, patience)
+
+
+def apart(functions: Timed, rounds: int, patience: float = 20.0) -> dict[str, dict[str, float]]:
+    """The same, each function in a process of its own: the thresholds of the heap, for one, that a function sets are not the
+    others'. This process is forked, so its threads must not have computed before."""
+    pipes = {name: multiprocessing.Pipe() for name in functions}
+    workers = [multiprocessing.get_context("fork").Process(target=_when_told, args=(function, pipes[name][1]), daemon=True)
+               for name, function in functions.items()]
+    for worker in workers:
+        worker.start()
+    found = _rounds({name: functools.partial(_told, pipe) for name, (pipe, _) in pipes.items()}, rounds, patience)
+    for worker in workers:
+        worker.terminate()
+    return found
+
+
+def _when_told(function: Callable[[], Any], pipe: Connection) -> None:
+    while True:
+        pipe.recv()
+        pipe.send(timed(function))
+
+
+def _told(pipe: Connection) -> tuple[float, float]:
+    pipe.send(None)
+    while not pipe.poll(1.0):
+        if not multiprocessing.active_children():
+            raise RuntimeError("a timed function failed in its process")
+    return pipe.recv()  # type: ignore[no-any-return]
+
+
+def _rounds(timings: dict[str, Callable[[], tuple[float, float]]], rounds: int, patience: float) -> dict[str, dict[str, float]]:
+    for timing in timings.values():
+        timing()
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in timings}
     for _ in range(rounds):
-        for name, function in functions.items():
+        for name, timing in timings.items():
             until = time.monotonic() + patience
-            while (reading := timed(function))[1] > QUIET and time.monotonic() < until:
+            while (reading := timing())[1] > QUIET and time.monotonic() < until:
                 time.sleep(0.5)
             found[name].append(reading)
     return {name: {"seconds": statistics.median(s for s, _ in readings), "least": min(s for s, _ in readings),

@@ -26,6 +26,7 @@ from ..seeds import Noise
 from ..spaces import Batch
 from .course import Settled
 from .engine import Engine
+from .heap import kept
 from .optimizers import Optimizers
 from .plan import memory
 from .statistics import Split
@@ -102,6 +103,7 @@ class _Probe:
     size: float
 
 
+@kept()
 def settle(build: Callable[[Any], LearnsByGradient], config: Any, training: Training, data: Split, engine: Engine,
            folder: Path | None = None, limit: int | None = None,
            began: float | None = None, kind: type[LearnsByGradient] = LearnsByGradient) -> tuple[Any, Settled, Forecast]:

@@ -31,6 +31,7 @@ from .course import Course, Settled
 from .doctor import Doctor
 from .engine import Engine
 from .guard import Guard
+from .heap import kept
 from .journal import Journal
 from .optimizers import Optimizers, rate
 from .pieces import cuts, piece
@@ -67,7 +68,7 @@ def train(family: LearnsByGradient, batches: Callable[[int], Iterator[Batch]], c
     """
     run = _Run(family, config, seed, engine or Engine(), journal or Journal(), checkpoints, show, publish)
     family.train()
-    with stopping() as stop, untouched(), run.prepared(data, held):
+    with stopping() as stop, untouched(), kept(), run.prepared(data, held):
         source = batches(run.samples)
         while True:
             due = run.due_now(stop)
