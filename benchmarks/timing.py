@@ -55,29 +55,33 @@ def interleaved(functions: Timed, rounds: int, patience: float = 20.0) -> dict[s
 def apart(functions: Timed, rounds: int, patience: float = 20.0) -> dict[str, dict[str, float]]:
     """The same, each function in a process of its own: the thresholds of the heap, for one, that a function sets are not the
     others'. This process is forked, so its threads must not have computed before."""
-    pipes = {name: multiprocessing.Pipe() for name in functions}
-    workers = [multiprocessing.get_context("fork").Process(target=_when_told, args=(function, pipes[name][1]), daemon=True)
-               for name, function in functions.items()]
-    for worker in workers:
-        worker.start()
-    found = _rounds({name: functools.partial(_told, pipe) for name, (pipe, _) in pipes.items()}, rounds, patience)
-    for worker in workers:
-        worker.terminate()
+    workers = {name: _Worker(function) for name, function in functions.items()}
+    found = _rounds({name: worker.timed for name, worker in workers.items()}, rounds, patience)
+    for worker in workers.values():
+        worker.process.terminate()
     return found
 
 
-def _when_told(function: Callable[[], Any], pipe: Connection) -> None:
-    while True:
-        pipe.recv()
-        pipe.send(timed(function))
+class _Worker:
+    """A process that times a function each time it is asked to."""
 
+    def __init__(self, function: Callable[[], Any]):
+        self.pipe, there = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=self._serve, args=(function, there), daemon=True)
+        self.process.start()
+        there.close()  # so that its end tells that the process has ended
 
-def _told(pipe: Connection) -> tuple[float, float]:
-    pipe.send(None)
-    while not pipe.poll(1.0):
-        if not multiprocessing.active_children():
-            raise RuntimeError("a timed function failed in its process")
-    return pipe.recv()  # type: ignore[no-any-return]
+    @staticmethod
+    def _serve(function: Callable[[], Any], pipe: Connection) -> None:
+        while True:
+            pipe.recv()
+            pipe.send(timed(function))
+
+    def timed(self) -> tuple[float, float]:
+        """Seconds of one call, and the cores that others used meanwhile. Raises EOFError where the call failed."""
+        self.pipe.send(None)
+        seconds, others = self.pipe.recv()
+        return seconds, others
 
 
 def _rounds(timings: dict[str, Callable[[], tuple[float, float]]], rounds: int, patience: float) -> dict[str, dict[str, float]]:
