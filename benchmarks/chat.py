@@ -1,6 +1,7 @@
 """Chats: a model of the plays of Shakespeare goes on to learn questions and answers. Do the answers come back?
 
     python benchmarks/chat.py                              # about a quarter of an hour on two cores
+    python benchmarks/chat.py --width 128                  # a larger network than so short a budget chooses: half an hour
     python benchmarks/chat.py --base 60s --samples 2000    # a quick look
 
 Data: the English lists of the PyPI package chatterbot-corpus, each utterance and the one after it; a tenth of the questions is
@@ -81,6 +82,7 @@ def main() -> None:
     """All seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="5m", help="time for the plays")
+    parser.add_argument("--width", type=int, help="of the network; what the time for the plays allows where nothing is said")
     parser.add_argument("--samples", type=int, default=40_000, help="windows of chats to see")
     parser.add_argument("--seeds", type=several, default=range(1))
     asked = parser.parse_args()
@@ -91,8 +93,9 @@ def main() -> None:
             folder = Path(place)
             (folder / "plays.txt").write_bytes(b"\n\n".join(plays().values()))
             chats, unseen = messages(learned, folder / "chats.jsonl"), messages(held, folder / "held.jsonl")
+            sized = {} if asked.width is None else {"width": asked.width}
             base = verossim.fit(folder / "plays.txt", "autoregressive", budget=asked.base, context=CONTEXT, tokens="bytes",
-                                seed=seed)
+                                seed=seed, **sized)
             base.save(folder / "base")
             began = time.perf_counter()
             model = verossim.fit(chats, "autoregressive", start=folder / "base", samples=asked.samples, held_out=0.0, seed=seed)
