@@ -26,6 +26,7 @@ from ..errors import BadConfig, BadData, CannotWrite, printable
 from ..folders import partial
 from ..spaces import Batch, Continuous, Discrete, Problem, Records
 from .archives import Folder, is_full
+from .documents import opened, together
 from .fingerprints import duplicates, fingerprints, held_out_rows
 from .manifest import Manifest
 from .reader import problem
@@ -36,7 +37,7 @@ __all__ = ["IN_MEMORY_BYTES", "Encoded", "Split", "held", "prepare", "rows_of"]
 IN_MEMORY_BYTES = 128 << 20  # a side of the split of up to this size is held in memory
 SCATTERED = 256  # records picked under one map: each may bring in 64 kB around it
 SIDES = ("train", "held_out")
-_FORMAT = 2  # of the files; part of the key, so that an older layout is never read as this one
+_FORMAT = 3  # of the files; part of the key, so that an older layout is never read as this one
 _MARK = "encoded.json"  # written last: a folder without it is not complete
 
 
@@ -132,7 +133,8 @@ def prepare(source: Source, codec: Codec, label_codec: Codec | None = None, held
     """Reads the source once: parse, encode, split by content, write. The codec has been fitted.
 
     held_out : the share of records kept apart, chosen by a hash of what they say, so that equal records are on one side and
-        the order of the records never matters. Where fewer than two records would be, none are; train is never empty.
+        the order of the records never matters; a document goes as a whole where there are enough of them. Where fewer than
+        two records would be, none are; train is never empty.
     folder : where the files are kept and, for the same data, codec and share, found again. Without one they go into a
         temporary folder that goes with the last of the splits.
     strict : raise BadData at the first problem, found now or when the files that are found again were made; nothing has been
@@ -229,9 +231,9 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
     """The one pass over the records, of which a share is held out, and the mark that it is complete."""
     again = False
     levels = codec.space.levels if isinstance(codec.space, Continuous) else None
-    unused = _unused(codec)
+    unused = _unused(codec) | ({"side"} if codec.windowed else set())
     with _Files(path) as files:
-        for block in source.blocks():
+        for block in opened(source.blocks()) if codec.windowed and together(source.blocks, share) else source.blocks():
             kept, parsed, weights = _parsed(block, source, codec)
             if not kept:
                 continue
@@ -271,8 +273,8 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
 
 def held(parsed: Records, codec: Codec, share: float) -> np.ndarray:
     """Whether each parsed record is held out, (B,) bool: by what it says, or by what decides in its place, as
-    a pair's condition does."""
-    sided = parsed.columns.get("side")
+    a pair's condition does, or what its document begins with."""
+    sided = parsed.columns.get("side") if codec.windowed else None  # a table may have a column of that name
     return held_out_rows(fingerprints(parsed.without(*_unused(codec)) if sided is None else Records({"side": sided})), share)
 
 

@@ -4,18 +4,24 @@ A stretch is what one record holds: at most 64 KiB, cut after a newline where th
 whole character. Lines of any length are read piece by piece.
 """
 
+import hashlib
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..spaces import Records
+import numpy as np
 
-__all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches", "whole"]
+from ..spaces import Records
+from .fingerprints import fingerprints, held_out_rows
+
+__all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches", "together", "whole"]
 
 STRETCH = 1 << 16
 PLAIN = ("text", "begins", "ends")  # what a stretch is
 WHOLE = 1 << 26  # bytes of a document that is put together again
+ENOUGH = 2  # documents that a share comes to, below which stretches are held out in place of documents
 #: Ways to cut a text file into documents; "auto" is "line" or "tune" by the file's suffix, else "file".
 DOCUMENTS = ("auto", "file", "line", "blank", "tune")
 
@@ -84,6 +90,38 @@ def _by_lines(file: io.BufferedReader, how: str) -> Iterator[tuple[int, bytes]]:
         document = document or number
         yield document, b"\n" * breaks + text
         breaks = 0
+
+
+def together(blocks: Callable[[], Iterable[Records]], share: float) -> bool:
+    """Whether documents are held out as a whole: where a share comes to ENOUGH of them, and by `opened` some are held out and
+    some are not. Reads no further than needed to know."""
+    count, seen = 0, set[bool]()
+    if not share:
+        return False
+    for block in opened(blocks()):
+        if "side" not in block.columns:
+            return False
+        began = Records({"side": [block.columns["side"][row] for row in np.flatnonzero(block.columns["begins"])]})
+        seen |= {*held_out_rows(fingerprints(began), share).tolist()}
+        count += len(began)
+        if count * share >= ENOUGH and len(seen) == 2:
+            return True
+    return False
+
+
+def opened(blocks: Iterable[Records]) -> Iterator[Records]:
+    """Blocks in which every stretch has a "side", which is the same in all of a document, and in documents that begin alike;
+    what is no document passes by."""
+    side = ""
+    for block in blocks:
+        if "begins" not in block.columns:
+            yield block
+            continue
+        sides: list[str] = []
+        for text, begins in zip(block.columns["text"], block.columns["begins"], strict=True):
+            side = hashlib.blake2b(text, digest_size=16).hexdigest() if begins else side
+            sides.append(side)
+        yield replace(block, columns={**block.columns, "side": sides})
 
 
 class _Joined:

@@ -1,7 +1,8 @@
 """The two sides of a source as records: those that `prepare` lets be learned from, and those that it holds out.
 
-The side of a record follows from what the record says, so that it is found again without what was prepared: whoever judges a
-model by the records that it has not seen needs only the source, the codec and the share.
+The side of a record follows from what the record says, or its document begins with, so that it is found again without what
+was prepared: whoever judges a model by the records that it has not seen needs only the source, the codec and the share. Where
+documents are too few to be held out whole, records are their stretches.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from ..codecs import Codec
 from ..seeds import mixed
 from ..spaces import Problem, Records
 from .cache import held, rows_of
-from .documents import whole
+from .documents import opened, together, whole
 from .people import joined
 from .sources import Source
 
@@ -76,7 +77,8 @@ def few(records: Records, most: int, seed: int = 0) -> Records:
 def _sided(source: Source, codec: Codec, share: float) -> Iterator[tuple[Records, np.ndarray]]:
     """Blocks of usable records, and 1 for each that is held out, else 0."""
     problems: list[Problem] = []
-    for block in whole(source.blocks()):
+    apart = codec.windowed and together(source.blocks, share)
+    for block in whole(opened(source.blocks())) if apart else source.blocks():
         parsed = codec.parse(source.without_roles(block), problems)
         if len(parsed):
             yield block.take(rows_of(block, parsed)), held(parsed, codec, share).astype(np.int64)

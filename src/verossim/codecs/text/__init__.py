@@ -139,6 +139,8 @@ class Text(Codec):
         parsed: dict[str, list[Any]] = {"parts": parts}
         if kind == "pairs":  # equal conditions are on one side of the split, whatever their targets
             parsed["side"] = [record[1][1] for record in parts]
+        if "side" in kept.columns:  # that of a stretch's document
+            parsed["side"] = list(kept.columns["side"])
         if kind == "plain":
             parsed["begins"] = list(kept.columns.get("begins", [True] * len(kept)))
             parsed["ends"] = [False] * len(kept) if unknown else list(kept.columns.get("ends", [True] * len(kept)))
@@ -155,7 +157,7 @@ class Text(Codec):
             pieces = [self._one(name) if name else next(encoded) for name, _, _ in record]
             tokens = [piece if is_learned else ~piece for piece, (_, _, is_learned) in zip(pieces, record, strict=True)]
             if plain:
-                tokens = [self._one("start", begins, True), *tokens, self._one("stop", ends)]
+                tokens = [self._one("start", begins, True), *tokens, self._one("stop", ends and "stop" in self.special)]
             entries = np.concatenate(tokens)
             if plain and not begins and len(entries):
                 entries[0] = ~entries[0]
