@@ -123,6 +123,9 @@ def test_pairs_with_an_empty_side(tmp_path, row, words):
     lines = put(tmp_path / "pairs.jsonl", "\n".join(map(json.dumps, records)))
     count, ((code, where, message),) = passed_over(lines, condition="en", target="pt")
     assert (count, code, where) == (1, "PAIR_EMPTY", f"{lines}, line 2") and "'en' is missing" in message
+    count, ((code, _, message),) = passed_over([{"en": b"no", "pt": b"n\xc3\xa3o"}, {"en": b" ", "pt": "sim"}], condition="en",
+                                               target="pt")
+    assert (count, code) == (1, "PAIR_EMPTY") and "'en'" in message
 
 
 @pytest.mark.parametrize(("line", "code", "words"), [

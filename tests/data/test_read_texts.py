@@ -254,3 +254,10 @@ def test_stretches_of_a_document_come_together_again_and_none_is_lost():
     found = [*whole([cut])]
     assert [text for block in found for text in block.columns["text"]] == [b"a", b"bc"]
     assert [begins for block in found for begins in block.columns["begins"]] == [False, True]
+
+
+def test_bytes_in_records_are_the_same_from_a_list_and_from_an_iterator():
+    records = [{"text": b"caf\xc3\xa9"}, {"text": "caf\u00e9"}, {"text": b"caf\xe9"}]
+    wanted = [b"caf\xc3\xa9", b"caf\xc3\xa9", b"caf\xe9"]
+    for source in (records, iter(records)):
+        assert [row["text"] for row in rows(source, modality="text")] == wanted

@@ -102,6 +102,26 @@ def test_writing_tells_the_log_probability_of_what_it_wrote_and_follows_it():
     assert chi < freedom + 4 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wide_beam_finds_the_best_of_all_texts_and_a_beam_of_one_the_likeliest_token_after_token(seed):
+    family, given = made(seed=seed), torch.tensor([~START])
+    every = texts()
+    scores = family.log_prob(every).log_prob.double() / (every[:, 1:] != PAD).sum(dim=1) ** 0.6
+    x, log_p = family.search(given, beam=64, ends=(STOP,))
+    found = torch.nn.functional.pad(x, (0, 4 - len(x)), value=PAD)
+    assert torch.equal(found, every[scores.argmax()])
+    assert log_p == pytest.approx(float(family.log_prob(found[None]).log_prob), abs=1e-5)
+    x, _ = family.search(given, beam=1, ends=(STOP,))
+    assert torch.equal(torch.nn.functional.pad(x, (0, 4 - len(x)), value=PAD), family.sample(Noise(0, 1), temperature=0.0)[0])
+
+
+def test_the_lowest_temperature_is_the_likeliest_token():
+    family = made()
+    likeliest = family.sample(Noise(0, 5), temperature=0.0)
+    for temperature in (1e-6, 1e-39, 5e-324):
+        assert torch.equal(family.sample(Noise(1, 5), temperature=temperature), likeliest)
+
+
 def test_a_batch_of_prompts_is_written_as_each_alone():
     family = made(Discrete(shape=(12,), vocabulary=9, pad=8, start=7, stop=6), seed=1)
     prompts = [[~7], [~7, ~1, ~2, ~3], [~7, ~4]]

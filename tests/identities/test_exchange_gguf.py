@@ -90,6 +90,12 @@ def test_the_tokenizer_goes_along(tmp_path):
     assert Tokenizer.from_str(foreign.tokenizer).get_vocab() == spoken.get_vocab()
 
 
+def test_kinds_of_tokens_that_are_too_few_are_not_believed():
+    metadata = metadata_from(words().to_str(), 300, None)
+    short = tokenizer_from(metadata | {"token_type": metadata["token_type"][:5]})
+    assert Tokenizer.from_str(short).get_vocab()["a"] == words().get_vocab()["a"]
+
+
 @pytest.fixture(scope="module")
 def spoken() -> dict[str, tuple[Tokenizer, Tokenizer]]:
     """A tokenizer of each cut, and what comes of it through GGUF's words."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import verossim
-from verossim.errors import Incompatible
+from verossim.errors import BadConfig, Incompatible
 from verossim.model.exchanging import export, imported
 from verossim.model.texts import opening
 
@@ -69,6 +69,74 @@ def test_a_foreign_model_is_taken_in_saved_scored_and_gone_on_from(say, tmp_path
     assert float(tuned.log_prob([TEXT[:200]]).log_prob) > float(model.log_prob([TEXT[:200]]).log_prob)
     with pytest.raises(Incompatible, match="user"):
         opening(model, [{"role": "user", "content": "Hello"}])
+
+
+def foreign(folder, **settings):
+    """A Llama of transformers in a folder, whose tokens are bytes and two more."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**{
+        "vocab_size": 258, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": 64, "bos_token_id": 256, "eos_token_id": 257, **settings})).save_pretrained(folder)
+    return tokenizer
+
+
+def test_how_a_tokenizer_was_last_called_does_not_matter(tmp_path):
+    tokenizer = foreign(tmp_path / "m")
+    tokenizer.save(str(tmp_path / "m" / "tokenizer.json"))
+    whole = imported(tmp_path / "m").log_prob([TEXT[:100], "a"])
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=32, pad_token="</s>", pad_id=257)
+    tokenizer.save(str(tmp_path / "m" / "tokenizer.json"))
+    again = imported(tmp_path / "m").log_prob([TEXT[:100], "a"])
+    assert torch.equal(again.log_prob, whole.log_prob) and again.coordinates.tolist() == [100, 1]
+
+
+def test_a_model_that_knows_no_end_of_texts_is_used_without_one(tmp_path):
+    tokenizer = foreign(tmp_path / "m", eos_token_id=None)
+    tokenizer.save(str(tmp_path / "m" / "tokenizer.json"))
+    model = imported(tmp_path / "m")
+    ids = torch.tensor([[256, *tokenizer.encode("12 pears").ids]])
+    with torch.no_grad():
+        log_p = model.family.net(ids).log_softmax(dim=2)[0, :-1].gather(1, ids[0, 1:, None]).sum()
+    assert float(model.log_prob(["12 pears"]).log_prob) == pytest.approx(float(log_p), rel=1e-5)
+    assert len(model.sample(2, prompt="12", tokens=5)) == 2
+    with pytest.raises(Incompatible, match="rule"):
+        next(model.write(1, regex="a"))
+
+
+def test_what_comes_in_can_be_loaded_again_or_is_refused(tmp_path):
+    foreign(tmp_path / "long", rope_parameters={"rope_type": "default", "rope_theta": 3580165449.0}).save(
+        str(tmp_path / "long" / "tokenizer.json"))
+    imported(tmp_path / "long").save(tmp_path / "model")
+    assert verossim.Model.load(tmp_path / "model").family.shape.base == 3580165449.0
+    foreign(tmp_path / "odd", rope_parameters={"rope_type": "default", "rope_theta": 1e30}).save(
+        str(tmp_path / "odd" / "tokenizer.json"))
+    with pytest.raises(BadConfig, match="base"):
+        imported(tmp_path / "odd")
+
+
+def test_chats_go_out_with_their_form_and_end_where_they_do_here(model, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    chats = [{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day!"}]}] * 30
+    speaker = verossim.fit(chats, family="autoregressive", tokens="bytes", width=32, blocks=2, context=32, samples=1600,
+                           batch=16, rate=0.006, held_out=0)
+    export(speaker, tmp_path / "out")
+    theirs, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    asked = chats[0]["messages"][:1]
+    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    assert ids[0].tolist() == (~opening(speaker, asked)).tolist()
+    said = theirs.generate(ids, do_sample=False, max_new_tokens=20)[0, ids.shape[1]:]
+    assert tokenizer.decode(said, skip_special_tokens=True) == "Good day!" and len(said) == len("Good day!") + 1
+    export(speaker, tmp_path / "m.gguf", "gguf")
+    for place in ("out", "m.gguf"):
+        *_, (text,) = imported(tmp_path / place).write(1, asked, temperature=0.0)
+        assert (text.text, text.ended) == ("Good day!", "stop")
 
 
 def test_a_gguf_file_goes_out_and_comes_back(say, model, tmp_path):

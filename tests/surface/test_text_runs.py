@@ -11,8 +11,10 @@ import torch
 
 import verossim
 from verossim.cli import main
+from verossim.cli.console import Voice
+from verossim.cli.texts import _Shown
 from verossim.errors import BadConfig, BadData, Incompatible
-from verossim.model.texts import opening
+from verossim.model.texts import Written, opening
 
 SMALL = ["--family", "autoregressive", "--width", "32", "--blocks", "2", "--context", "32", "--set", "batch=16",
          "--rate", "0.006"]
@@ -35,7 +37,7 @@ def home(tmp_path_factory) -> Path:
     fitted(home, "run", "fit", home / "book.txt", *SMALL, "--samples", "4800", "--tokens", "bytes")
     pairs = "".join(f"the {a} {b},{b.upper()} {a.upper()}\n" for a in ("red", "old", "big") for b in ("fox", "owl", "sea")) * 10
     (home / "pairs.csv").write_text("en,pt\n" + pairs)
-    fitted(home, "pairs", "fit", home / "pairs.csv", *SMALL, "--condition", "en", "--target", "pt", "--samples", "6400",
+    fitted(home, "pairs", "fit", home / "pairs.csv", *SMALL[2:], "--condition", "en", "--target", "pt", "--samples", "6400",
            "--rate", "0.005", "--held-out", "0")
     chats = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
              for q, a in (("Hello", "Good day!"), ("Bye", "See you."), ("Who are you?", "A fox."))] * 30
@@ -126,7 +128,47 @@ def test_a_pair_is_translated_by_sampling_and_by_search(say, home):
     given = opening(model, None, "the big sea")
     x = torch.cat([given, torch.tensor([*found.text.encode(), model.codec.space.stop])])[None]
     assert found.log_prob == pytest.approx(float(model.family.log_prob(x).log_prob), abs=1e-4)
-    assert found.log_prob >= model.search(condition="the big sea", beam=1).log_prob - 1e-6
+
+
+def test_texts_are_shown_one_after_the_other_as_they_are_written(capsys):
+    shown, texts = _Shown(Voice(as_json=False), 0, 2, {"prompt": "a", "after": "z"}), [Written(), Written()]
+    seen = []
+    for first, second, ended in (("b", "1", ""), ("bc", "12", "stop"), ("bc", "123", "")):
+        texts[0].text, texts[1].text, texts[0].ended = first, second, ended or texts[0].ended
+        shown.go_on(texts)
+        seen.append(capsys.readouterr().out)
+    shown.go_on(texts, done=True)
+    assert [*seen, capsys.readouterr().out] == ["ab", "cz\na12", "3", "z\n"]
+
+
+def test_what_stands_after_a_gap_stands_in_the_files_too(say, tmp_path):
+    (tmp_path / "book.txt").write_text(BOOK)
+    run = fitted(tmp_path, "gaps", "fit", tmp_path / "book.txt", *SMALL, "--gaps", "0.5", "--samples", "160")
+    asked = "sample", run, "--prompt", "The fox", "--after", "moon", "--tokens", "8"
+    for output in ("one.txt", "folder", "rows.jsonl"):
+        status, _, err = say(*asked, "-o", tmp_path / output)
+        assert status == 0, err
+    (folder,) = (path for path in (tmp_path / "folder").iterdir() if path.suffix == ".txt")
+    row = json.loads((tmp_path / "rows.jsonl").read_text())
+    wanted = row["prompt"] + row["text"] + row["after"]
+    assert wanted.startswith("The fox") and wanted.endswith("moon")
+    assert (tmp_path / "one.txt").read_text() == folder.read_text() == wanted
+
+
+@pytest.mark.parametrize(("words", "status", "said"), [
+    (["translate", "--set", "tokens=1k"], 0, ""), (["translate", "--set", "tokens=many"], 78, "tokens"),
+    (["sample", "--schema", "\ufeff[" + "1" * 300], 78, "rule"), (["sample", "--schema", "x" * 300], 66, "no JSON schema")])
+def test_clumsy_words_give_no_traceback(say, home, words, status, said):
+    verb, *rest = words
+    given = ["translate", home / "pairs", "the old owl"] if verb == "translate" else ["sample", home / "run"]
+    found, _, err = say(*given, *rest)
+    assert found == status and said in err, err
+
+
+def test_a_chat_in_another_encoding_is_said(say, home, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    status, _, err = say("chat", home / "run")
+    assert status == 65 and "0xe9" in err
 
 
 def test_a_model_learns_to_chat_from_where_another_stands(say, home, tmp_path, monkeypatch):

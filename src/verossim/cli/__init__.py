@@ -24,7 +24,7 @@ INTERRUPTED = 130
 def fit(
     source: Annotated[str | None, typer.Argument(help="What to learn from: a path or hf:NAME.", metavar="DATA")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Folder for the model.")] = None,
-    family: Annotated[str | None, typer.Option("--family", help="Kind of model: see list families.  [gmm]")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Kind of model: list families.  [gmm; of pairs GPT]")] = None,
     components: Annotated[str | None, typer.Option("--components", help="Number of components, or auto.")] = None,
     covariance: Annotated[str | None, typer.Option("--covariance", help="Shape of the covariances, or auto.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column that holds the class.")] = None,
@@ -238,7 +238,7 @@ def chat(
 def translate(
     model: MODEL,
     text: Annotated[str, typer.Argument(help="What to translate.", metavar="TEXT")],
-    beam: Annotated[int, typer.Option("--beam", help="Hypotheses of the search for the most probable.")] = 4,
+    beam: Annotated[int, typer.Option("--beam", help="Hypotheses that the search keeps.")] = 4,
     seed: SEED = 0, settings: SETTINGS = None, as_json: JSON = False, trace: TRACE = False,
 ) -> None:
     """Translate a text by a model that learned from pairs."""

@@ -8,7 +8,8 @@ from typing import Any
 from ..config import read_toml
 from ..errors import BadConfig, near, printable
 
-__all__ = ["SUFFIXES", "assignment", "assignments", "elsewhere", "from_file", "knobs_of", "spelled_out", "table_format"]
+__all__ = ["SUFFIXES", "assignment", "assignments", "elsewhere", "from_file", "knobs_of", "spelled_out", "table_format",
+           "usual_family"]
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
@@ -52,7 +53,13 @@ def _family(arguments: list[str]) -> str:
     """What --family says, before the arguments are parsed."""
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--family=")]
     spaced = [value for option, value in pairwise(arguments) if option == "--family"]
-    return [*joined, *spaced, "gmm"][0]
+    named = [a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--")]
+    return [*joined, *spaced, usual_family(named)][0]
+
+
+def usual_family(asked: Iterable[str]) -> str:
+    """The family where none is named, by the names of the options that are: pairs are texts."""
+    return "autoregressive" if {"condition", "target"} & {*asked} else "gmm"
 
 
 def knobs_of(family: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..folders import writable
 from ..model import Model, fit
 from ..shelves import FAMILIES
 from ..training import Journal
-from .arguments import assignment, elsewhere, from_file, knobs_of
+from .arguments import assignment, elsewhere, from_file, knobs_of, usual_family
 from .console import Voice, first_rank, told
 from .narrating import narrator
 
@@ -36,9 +36,10 @@ def requested(given: Mapping[str, Any], settings: list[str], config: str | None)
     asked = from_file(config, OPTIONS) if config else {}
     asked |= {name: value for name, value in given.items() if value is not None}
     asked |= dict(assignment(setting, "--set") for setting in settings)
-    known = {*OPTIONS, *knobs_of(asked.get("family", "gmm"))}
+    asked.setdefault("family", usual_family(asked))
+    known = {*OPTIONS, *knobs_of(asked["family"])}
     for name in asked.keys() - known:
-        elsewhere(name, f"'{printable(name)}'", asked.get("family", "gmm"))
+        elsewhere(name, f"'{printable(name)}'", asked["family"])
         raise BadConfig("CONFIG_KEY", f"There is no setting '{printable(name)}'.", near(name, known))
     for name, meaning in (("source", "the data to learn from"), ("output", "a folder for the model: -o FOLDER")):
         if name not in asked:
@@ -50,7 +51,7 @@ def learn(voice: Voice, request: Request, overwrite: bool) -> dict[str, Any]:
     """Fits and saves. The place for the model is tried first: nobody should learn for hours and then have nowhere to save."""
     journal = Journal()
     journal.listen(narrator(voice))
-    if issubclass(FAMILIES.load(request.arguments.get("family", "gmm")), LearnsByGradient):
+    if issubclass(FAMILIES.load(request.arguments["family"]), LearnsByGradient):
         model = fit(request.source, journal=journal, folder=request.output, **request.arguments)
     else:
         if first_rank():

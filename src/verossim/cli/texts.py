@@ -11,12 +11,12 @@ from typing import Any
 from rich.text import Text as Line
 
 from ..config import build
-from ..data.paths import missing, read_regular
+from ..data.paths import read_regular
 from ..errors import BadConfig, BadData, printable
 from ..model import Model
 from ..model.exchanging import export, imported
 from ..model.texts import Written, opening, weighed
-from ..safety import Release, release, release_file
+from ..safety import release, release_file
 from ..seeds import check_seed
 from .console import Voice, first_rank
 from .records import class_of, provenance, tell_aside
@@ -35,14 +35,14 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     """Writes n texts: to the terminal as they come, or into a folder of .txt files, one .txt, or JSON lines. asked: prompt,
     stop and what else `Model.write` takes; the schema may be a file."""
     check_seed(seed)
-    prompt = asked.get("prompt")
-    if "schema" in asked and not asked["schema"].lstrip().startswith("{"):
+    prompt, after = asked.get("prompt") or "", asked.get("after") or ""
+    if "schema" in asked and not asked["schema"].lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         asked = asked | {"schema": _read(asked["schema"])}
     knobs = {**asked, **settings, "condition": _condition(model, condition), "seed": seed}
     blocks = _written(voice, model, n, knobs, live=output is None)
     source = provenance("sample", path, model, n=n, **knobs)
     if output is None:
-        texts = [_row(prompt, text) for block in blocks for text in block]
+        texts = [_row(asked, text) for block in blocks for text in block]
         return {"count": n, "records": texts}
     suffix = Path(output).suffix.lower()
     if suffix == ".txt" and n > 1:
@@ -52,11 +52,12 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     if suffix:
         with release_file(output, source, overwrite) as path_of, path_of.open("w", encoding="utf-8", newline="") as file:
             for text in (text for block in blocks for text in block):
-                whole = (prompt or "") + text.text
-                file.write(whole if suffix == ".txt" else json.dumps(_row(prompt, text), ensure_ascii=False) + "\n")
+                row = json.dumps(_row(asked, text), ensure_ascii=False) + "\n"
+                file.write(prompt + text.text + after if suffix == ".txt" else row)
     else:
         with release(output, source, overwrite) as out:
-            _into_folder(out, prompt, blocks)
+            for number, text in enumerate(text for block in blocks for text in block):
+                out.add(f"{number:06d}.txt", (prompt + text.text + after).encode())
         tell_aside(voice, out)
     voice.quiet_bars()
     voice.say(f"{n:,} texts: {printable(output)}")
@@ -74,52 +75,70 @@ def _condition(model: Model, said: str | None) -> Any:
     return said.removeprefix(f"{pair}=")
 
 
-def _into_folder(out: Release, prompt: str | None, blocks: Iterator[list[Written]]) -> None:
-    number = 0
-    for block in blocks:
-        for text in block:
-            out.add(f"{number:06d}.txt", ((prompt or "") + text.text).encode())
-            number += 1
-
-
 def _read(path: str) -> str:
     """A schema's file. Raises BadData where there is none, or it is larger than a schema is."""
-    if not Path(path).exists():
-        raise missing(Path(path))
+    try:
+        there = Path(path).exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        there = False
+    if not there:
+        raise BadData("DATA_MISSING", f"{printable(path, 100)} is no JSON schema, and no file of that name is there.",
+                      "Give a schema, which begins with a brace, or the path of one.")
     found = read_regular(Path(path), printable(path), LARGEST)
     if found is None:
         raise BadData("DATA_FORMAT", f"{printable(path)} is larger than a schema is.", "Give a JSON schema.")
     return found.decode(errors="replace")
 
 
-def _row(prompt: str | None, text: Written) -> dict[str, Any]:
-    told = {"prompt": prompt, "label": text.label}
+def _row(asked: dict[str, Any], text: Written) -> dict[str, Any]:
+    told = {"prompt": asked.get("prompt"), "after": asked.get("after"), "label": text.label}
     return {**{name: value for name, value in told.items() if value is not None}, "text": text.text,
             "log_prob": text.log_prob, "ended": text.ended}
 
 
 def _written(voice: Voice, model: Model, n: int, knobs: dict[str, Any], live: bool) -> Iterator[list[Written]]:
-    """Texts in blocks, each text the same whatever the block. live: the first of a block is shown as it is written."""
-    prompt = knobs.get("prompt")
+    """Texts in blocks, each text the same whatever the block. live: shown as they are written, one after the other."""
     for first in range(0, n, AT_ONCE):
         texts: list[Written] = []
+        shown = _Shown(voice, first, n, knobs)
         if not live:
             voice.bar("writing", first, n)
-        elif n == 1:
-            _stream(voice, prompt or "")
         for texts in model.write(min(AT_ONCE, n - first), first=first, **knobs):
             if live:
-                _stream(voice, texts[0].new if n == 1 else "")
+                shown.go_on(texts)
+        if live:
+            shown.go_on(texts, done=True)
         if {"regex", "schema"} & knobs.keys() and (cut := sum(text.ended == "length" for text in texts)):
             voice.warn(f"LENGTH: {cut} text(s) came to the limit of tokens before they matched. Raise --tokens.")
-        if live and n == 1:
-            _stream(voice, knobs.get("after", "") + "\n")
-        elif live:
-            for number, text in enumerate(texts, start=first + 1):
-                label = "" if text.label is None else f", {printable(text.label, 40)}"
-                voice.note(f"--- {number} of {n}{label}, {-text.log_prob / math.log(2):.1f} bits ---")
-                _stream(voice, (prompt or "") + text.text + "\n")
         yield texts
+
+
+class _Shown:
+    """Texts written side by side, on their way to the terminal: the first as it comes, then what there is of the next."""
+
+    def __init__(self, voice: Voice, first: int, n: int, knobs: dict[str, Any]):
+        self.voice, self.first, self.n = voice, first, n
+        self.prompt, self.after = knobs.get("prompt") or "", knobs.get("after") or ""
+        self.row, self.letters = 0, -1  # which text is shown, and how many of its letters were; -1 before its beginning
+
+    def go_on(self, texts: list[Written], done: bool = False) -> None:
+        """Shows what is new. done: nothing more will be written."""
+        while self.row < len(texts):
+            text = texts[self.row]
+            if self.letters < 0:
+                if self.n > 1:
+                    label = "" if text.label is None else f", {printable(text.label, 40)}"
+                    self.voice.note(f"--- {self.first + self.row + 1} of {self.n}{label} ---")
+                _stream(self.voice, self.prompt)
+                self.letters = 0
+            _stream(self.voice, text.text[self.letters:])
+            self.letters = len(text.text)
+            if not (text.ended or done):
+                return
+            _stream(self.voice, self.after + "\n")
+            if self.n > 1:
+                self.voice.note(f"--- {-text.log_prob / math.log(2):.1f} bits ---")
+            self.row, self.letters = self.row + 1, -1
 
 
 def _stream(voice: Voice, text: str) -> None:
@@ -166,7 +185,7 @@ def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[
     room = model.codec.space.shape[0] * 3 // 4
     if sys.stdin.isatty():
         voice.note("Write, and end a line with Enter; Ctrl-D ends the chat.")
-    for number, line in enumerate(sys.stdin):
+    for number, line in enumerate(_lines()):
         if not line.strip():
             continue
         messages.append({"role": "user", "content": line.rstrip("\n")})
@@ -180,19 +199,28 @@ def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[
     return {"messages": messages}
 
 
+def _lines() -> Iterator[str]:
+    """Those of standard input. Raises BadData TEXT_ENCODING where they are not what the terminal says that they are."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise BadData("TEXT_ENCODING", f"What was written is not {error.encoding}: the byte 0x{error.object[error.start]:02x}.",
+                      "Write UTF-8, or set the terminal's encoding.") from error
+
+
 def translate(voice: Voice, path: str, text: str, beam: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """The target of a condition: the most probable that a search with `beam` hypotheses finds, or with settings of sampling a
-    drawn one."""
+    """The target of a condition: the best that a search with `beam` hypotheses finds, or with settings of sampling a drawn
+    one."""
     model = Model.load(path)
     if not text.strip():
         raise BadData("TEXT_EMPTY", "There is nothing to translate.", "Give a text.")
-    build(model.family.Sampling, settings, "translate")
+    knobs: Any = build(model.family.Sampling, settings, "translate")
     if settings.keys() - {"tokens"}:
         *_, texts = model.write(1, condition=text, seed=seed, **settings)
         best = texts[0]
     else:
-        best = model.search(condition=text, beam=beam, tokens=int(settings["tokens"]) if settings else None)
-    voice.say(best.text)
+        best = model.search(condition=text, beam=beam, tokens=knobs.tokens if settings else None)
+    _stream(voice, best.text + "\n")
     return {"text": best.text, "log_prob": best.log_prob, "ended": best.ended}
 
 

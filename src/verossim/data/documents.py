@@ -101,7 +101,7 @@ def together(blocks: Callable[[], Iterable[Records]], share: float) -> bool:
     for block in opened(blocks()):
         if "side" not in block.columns:
             return False
-        began = Records({"side": [block.columns["side"][row] for row in np.flatnonzero(block.columns["begins"])]})
+        began = Records({"side": [block.columns["side"][row] for row in np.flatnonzero(block.columns["begins"]).tolist()]})
         seen |= {*held_out_rows(fingerprints(began), share).tolist()}
         count += len(began)
         if count * share >= ENOUGH and len(seen) == 2:

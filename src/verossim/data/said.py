@@ -121,7 +121,8 @@ def _texts(values: list[Any], fields: tuple[str, ...], where: str) -> list[bytes
     """Each value as UTF-8, or what is wrong with the first that has none."""
     found = []
     for name, value in zip(fields, values, strict=True):
-        if value is None or (len(fields) > 1 and not str(value).strip()):
+        empty = not (value if isinstance(value, bytes) else str(value)).strip()
+        if value is None or (len(fields) > 1 and empty):
             code = "PAIR_EMPTY" if len(fields) > 1 else "TEXT_MISSING"
             return problem(code, where, f"'{printable(name)}' is {'missing' if value is None else repr(value)}.",
                            "Give every record a text there.")

@@ -14,6 +14,8 @@ from .textfiles import Part
 
 __all__ = ["HeldRecords", "HeldTexts", "SpooledTexts"]
 
+BYTES = "\0bytes"  # the name of bytes among spooled values, which no field has
+
 
 class HeldTexts(Part):
     """Texts (str or bytes) or records (mappings) of a list."""
@@ -49,8 +51,7 @@ class SpooledTexts(Part):
             for number, value in enumerate(values):
                 _check(value, number, origin)
                 first = value if first is None else first
-                told = ["bytes", value.decode("latin-1")] if isinstance(value, bytes) else ["value", value]
-                line = json.dumps(told, default=_as_text).encode() + b"\n"
+                line = json.dumps(value, default=_as_json).encode() + b"\n"
                 digest.update(line)
                 size += file.write(line)
         if first is None:
@@ -63,8 +64,7 @@ class SpooledTexts(Part):
     def rows(self, report: Report) -> Iterator[Row]:
         """The record of each value."""
         with (self.folder.path / "texts").open("rb") as file:
-            values = (value.encode("latin-1") if kind == "bytes" else value for kind, value in map(json.loads, file))
-            yield from _said(values, self.wanted, self.origin, report)
+            yield from _said((json.loads(line, object_hook=_as_it_was) for line in file), self.wanted, self.origin, report)
 
     def digests(self) -> Iterator[FileEntry]:
         """One entry for all that was spooled."""
@@ -72,9 +72,13 @@ class SpooledTexts(Part):
             yield self.entry
 
 
-def _as_text(value: Any) -> str:
-    """A value inside a record as JSON can hold it: bytes as the text that they are in UTF-8."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _as_json(value: Any) -> Any:
+    """What JSON has no word for: bytes as an object of one letter a byte, anything else as the text that it is."""
+    return {BYTES: value.decode("latin-1")} if isinstance(value, bytes) else str(value)
+
+
+def _as_it_was(value: dict[str, Any]) -> Any:
+    return value[BYTES].encode("latin-1") if value.keys() == {BYTES} else value
 
 
 def _wanted_here(first: Any, asked: Asked, origin: str) -> Wanted | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import CorruptStore, Refused, near, printable
 from ..folders import partial, replace, write
 from ..sealed import check_finite, to_json
-from .imported import Imported, check_tensors, check_vacant, check_whole, listed
+from .imported import CHAT, Imported, check_tensors, check_vacant, check_whole, listed
 from .parts import gathered, parts, scattered, stored_sizes
 from .settings import Settings, parsed
 from .shapes import architecture, config_from, kind_of, layout_of, shape_from, without_biases
@@ -75,7 +75,9 @@ def write_folder(path: str | Path, model: Imported, shard: int = SHARD) -> None:
     ids = {f"{name}_token_id": i for name, i in (("bos", model.start), ("eos", model.stop), ("pad", model.pad))}
     with partial(place) as folder:
         write(folder / CONFIG, to_json({**config_from(model.shape, kind), **ids}))
-        write(folder / GENERATION, to_json({name: i for name, i in ids.items() if i is not None}))
+        stops = [i for i in (model.stop, model.end) if i is not None]
+        told = ids | {"eos_token_id": stops if len(stops) > 1 else next(iter(stops), None)}
+        write(folder / GENERATION, to_json({name: i for name, i in told.items() if i is not None}))
         if model.tokenizer is not None:
             write(folder / TOKENIZER, model.tokenizer.encode())
             write(folder / WORDS, to_json(_words(model)))
@@ -181,7 +183,8 @@ def _ids(folder: Path, config: dict[str, Any], tokenizer: str | None, vocabulary
         number = numbers.get(word) if isinstance(word, str) else None
         return next(iter(said), number if number is not None and 0 <= number < vocabulary else None)
 
-    return {"start": token("bos"), "stop": token("eos"), "pad": token("pad")}
+    end = numbers.get("<|end|>") if words.get("chat_template") == CHAT else None
+    return {"start": token("bos"), "stop": token("eos"), "pad": token("pad"), "end": end}
 
 
 def _numbers(tokenizer: str | None, where: str) -> dict[str, int]:
@@ -197,7 +200,8 @@ def _words(model: Imported) -> dict[str, Any]:
     """tokenizer_config.json: the class that takes tokenizer.json as it is, and the texts of the special tokens."""
     texts = {number: text for text, number in _numbers(model.tokenizer, TOKENIZER).items()}
     special = {"bos_token": model.start, "eos_token": model.stop, "pad_token": model.pad}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.shape.length,
+    chats = {} if model.end is None else {"chat_template": CHAT}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.shape.length, **chats,
             "clean_up_tokenization_spaces": False, **{name: texts[i] for name, i in special.items() if i in texts}}
 
 

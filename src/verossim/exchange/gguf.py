@@ -17,7 +17,7 @@ from ..errors import CorruptStore, Incompatible, MissingExtra, printable
 from ..folders import partial
 from ..nn.language import Shape
 from ..sealed import check_finite
-from .imported import Imported, check_tensors, check_vacant, check_whole
+from .imported import CHAT, Imported, check_tensors, check_vacant, check_whole
 from .parts import GPT2_GGUF, ROTARY_GGUF, Layout, gathered, parts, scattered, stored_sizes
 from .settings import Settings
 from .shapes import ARCHITECTURES, ATTENTION, MLP, kind_of
@@ -26,7 +26,7 @@ from .vocabulary import metadata_from, tokenizer_from
 __all__ = ["read_gguf", "write_gguf"]
 
 TOKENIZER, WHOLE = "tokenizer.ggml.", "tokenizer.huggingface.json"
-IDS = {"start": "bos_token_id", "stop": "eos_token_id", "pad": "padding_token_id"}
+IDS = {"start": "bos_token_id", "stop": "eos_token_id", "pad": "padding_token_id", "end": "eot_token_id"}
 BIASED = {"attention.qkv": "attn_q", "attention.out": "attn_output", "mlp.inner": "ffn_up", "mlp.out": "ffn_down"}
 AGAIN = "Get the file again."
 
@@ -187,7 +187,8 @@ def _settings(shape: Shape, kind: str) -> dict[str, Any]:
 
 def _words(model: Imported) -> dict[str, Any]:
     """The tokenizer in the head of a file, by name; llama.cpp's word for none is "none"."""
-    ids = {IDS[name]: i for name, i in (("start", model.start), ("stop", model.stop), ("pad", model.pad)) if i is not None}
+    ids: dict[str, Any] = {word: i for name, word in IDS.items() if (i := getattr(model, name)) is not None}
+    ids |= {} if model.end is None else {"chat_template": CHAT}
     if model.tokenizer is None:
         return {f"{TOKENIZER}{name}": value for name, value in ({"model": "none"} | ids).items()}
     words = metadata_from(model.tokenizer, model.shape.vocabulary, model.start) | ids

@@ -10,9 +10,12 @@ from torch import Tensor
 from ..errors import CannotWrite, CorruptStore, Incompatible, printable
 from ..nn.language import LanguageModel, Shape
 
-__all__ = ["SHOWN", "Imported", "check_tensors", "check_vacant", "check_whole", "listed", "sizes"]
+__all__ = ["CHAT", "SHOWN", "Imported", "check_tensors", "check_vacant", "check_whole", "listed", "sizes"]
 
 SHOWN = 5  # names listed in a message
+#: How messages become a text, in the language of templates that other programs read.
+CHAT = ("<|start|>{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Imported:
 
     tensors : those of LanguageModel(shape), by name. tokenizer : the text of a tokenizer.json, None where there is none that
     can be written as one. start, stop, pad : the tokens that begin and end a document and that mark what is not there, if any.
+    end : the token that ends what somebody says in a chat, of models whose chats are written as CHAT says.
     """
 
     shape: Shape
@@ -29,6 +33,7 @@ class Imported:
     start: int | None = None
     stop: int | None = None
     pad: int | None = None
+    end: int | None = None
 
 
 def sizes(shape: Shape) -> dict[str, tuple[int, ...]]:

@@ -62,7 +62,9 @@ def tokenizer_from(metadata: Mapping[str, Any]) -> str | None:
     cut, tokens = CUTS.get(str(metadata.get("pre"))), metadata.get("tokens")
     if metadata.get("model") != "gpt2" or cut is None or not isinstance(tokens, list):
         return None
-    kinds = metadata.get("token_type", [NORMAL] * len(tokens))
+    kinds = metadata.get("token_type")
+    if not isinstance(kinds, list) or len(kinds) != len(tokens):
+        kinds = [NORMAL] * len(tokens)
     steps, whole = cut
     ordinary = {token: number for number, token in enumerate(tokens) if kinds[number] == NORMAL}
     added = [{"id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,

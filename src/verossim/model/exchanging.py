@@ -12,6 +12,7 @@ import torch
 from .. import __version__
 from ..codecs.text import Text, TextConfig
 from ..codecs.text.adopted import Adopted
+from ..config import build
 from ..errors import BadConfig, Incompatible, near, printable
 from ..exchange import Imported, read_folder, read_gguf, write_adapters, write_folder, write_gguf
 from ..families.autoregressive import Autoregressive
@@ -44,7 +45,7 @@ def imported(path: str | Path) -> Model:
     context = shape.length if shape.positions == "learned" else min(shape.length, LONGEST)
     codec = Text.over(TextConfig(tokens="imported", context=context), vocabulary)
     names = {name for name in vars(shape) if name not in ("vocabulary", "length")}
-    config = Autoregressive.Config(**{name: getattr(shape, name) for name in names})
+    config = build(Autoregressive.Config, {name: getattr(shape, name) for name in names}, printable(path))
     family = Autoregressive(config, codec.space)
     family.net.load_state_dict(found.tensors)
     card: dict[str, Any] = {"family": "autoregressive", "verossim": __version__, "manifest": {}, "frame": "arrow",
@@ -71,5 +72,6 @@ def export(model: Model, path: str | Path, format: str = "hf") -> None:
         return write_adapters(path, family.shape, pairs, family.config.adapter_rank, family.config.adapter_alpha)
     family = family.merged()
     tensors = {name: value.detach().to("cpu", torch.float32) for name, value in family.net.state_dict().items()}
-    out = Imported(family.shape, tensors, codec.tokenizer_json(), codec.space.start, codec.space.stop, None)
+    out = Imported(family.shape, tensors, codec.tokenizer_json(), codec.space.start, codec.space.stop, None,
+                   codec.special.get("end"))
     (write_folder if format == "hf" else write_gguf)(path, out)

@@ -31,15 +31,16 @@ __all__ = ["fit", "learning_of"]
 HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, and numbers in them
 
 
-def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: str | None = None, modality: str | None = None,
-        seed: int = 0, held_out: float = 0.1, strict: bool = False, folder: str | Path | None = None, restart: bool = False,
-        force: bool = False, device: str = "auto", journal: Journal | None = None, over: str | Path | None = None,
-        start: str | Path | None = None, condition: str | None = None, target: str | None = None, documents: str = "auto",
-        **settings: Any) -> Model:
+def fit(source: Any, family: str | None = None, *, label: str | None = None, weight: str | None = None,
+        modality: str | None = None, seed: int = 0, held_out: float = 0.1, strict: bool = False,
+        folder: str | Path | None = None, restart: bool = False, force: bool = False, device: str = "auto",
+        journal: Journal | None = None, over: str | Path | None = None, start: str | Path | None = None,
+        condition: str | None = None, target: str | None = None, documents: str = "auto", **settings: Any) -> Model:
     """Learns the distribution of `source` and returns the model.
 
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
         PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
+    family : what `verossim list families` shows; where nothing is said "autoregressive" for pairs of texts, else "gmm".
     label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
     weight : the column that says how much each record counts, beside the others.
     held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.
@@ -61,6 +62,7 @@ def fit(source: Any, family: str = "gmm", *, label: str | None = None, weight: s
     check_seed(seed)
     if not 0 <= held_out < 1:
         raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
+    family = family or ("gmm" if condition is None and target is None else "autoregressive")
     kind = FAMILIES.load(family)
     if modality is None and kind.accepts == (Discrete,):
         modality = "text"

@@ -122,6 +122,9 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
     ends = tuple(codec.special[name] for name in ("stop", "end") if name in codec.special)  # "end" of what a chat says
     given, rule = opening(model, prompt, condition, after), None
     if regex is not None or schema is not None:
+        if not ends:
+            raise Incompatible("TEXT_SPECIAL", "The model's tokens have none that ends a text, which a rule needs.",
+                               "Write without a rule, or import a model that has one.")
         rule = Ruled(pieces + [b""] * (codec.space.vocabulary - ordinary), ends[0], n, regex, schema)
     with torch.inference_mode():
         writing = model.family.writing(noise, y, given, ends, rule, **knobs)
@@ -152,7 +155,8 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
 
 
 def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
-    """The most probable text that a search with `beam` hypotheses finds: see `families.autoregressive.beam`."""
+    """The best text, by its log-probability over a power of its length, that a search with `beam` hypotheses finds: see
+    `families.autoregressive.beam`."""
     codec = _codec(model)
     condition, y = told(model, condition)
     if not 1 <= beam <= BEAMS:

@@ -81,7 +81,7 @@ class Model:
         return write(self, n, prompt, condition, seed, first, stop, **settings)
 
     def search(self, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:
-        """The most probable text that goes on from a prompt, or is the target of a condition: see `texts.search`."""
+        """The best text by beams that goes on from a prompt, or is the target of a condition: see `texts.search`."""
         return search(self, prompt, condition, beam, tokens)
 
     def sample(self, n: int, condition: Any = None, seed: int = 0, first: int = 0, **settings: Any) -> Any:

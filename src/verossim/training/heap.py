@@ -15,7 +15,6 @@ from collections.abc import Iterator
 __all__ = ["kept"]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # malloc.h
-NEVER = (1 << 31) - 1
 SETTLED = {TRIM_THRESHOLD: 64 << 20, MMAP_THRESHOLD: 32 << 20, MMAP_MAX: 1 << 16}  # where glibc's own adapting ends
 
 
@@ -26,7 +25,7 @@ def kept() -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    _set(libc, {TRIM_THRESHOLD: NEVER, MMAP_MAX: 0})
+    _set(libc, {TRIM_THRESHOLD: -1, MMAP_MAX: 0})  # -1: never
     try:
         yield
     finally:

@@ -27,6 +27,8 @@ class Adopted(Vocabulary):
             raise CorruptStore("CKPT_FORMAT", f"tokenizer.json is damaged: {printable(str(error), 100)}.",
                                "Save the model with its tokenizer again.") from error
         bytewise = "ByteLevel" in json.dumps([json.loads(pairs).get(part) for part in ("pre_tokenizer", "decoder")])
+        self.tokenizer.no_truncation()  # both may have been left as the last call before saving had them
+        self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True
         added = self.tokenizer.get_added_tokens_decoder()
         ours = {name: self.tokenizer.token_to_id(f"<|{name}|>") for name in SPECIALS}

@@ -71,7 +71,7 @@ class Autoregressive(LearnsByGradient):
         inside: int | None = knob(None, "numbers inside the MLP; where nothing is said 8/3 of the width, or 4 times it", low=1,
                                   high=1 << 20)
         positions: str = knob("rotary", "how places are told", choices=("rotary", "learned"))
-        base: float = knob(10_000.0, "the slowest rotation's wavelength over 2 pi", low=1.0, high=1e9)
+        base: float = knob(10_000.0, "the slowest rotation's wavelength over 2 pi", low=1.0, high=1e12)
         norm: str = knob("rms", "how features are normalised", choices=("rms", "layer"))
         eps: float = knob(1e-6, "added to the mean square before its root", low=0.0, high=1.0)
         normed_heads: bool = knob(True, "keys and queries of unit mean square")
@@ -194,8 +194,8 @@ class Autoregressive(LearnsByGradient):
 
     def search(self, given: Tensor, condition: Tensor | None = None, beam: int = 4, tokens: int | None = None,
                ends: tuple[int, ...] | None = None) -> tuple[Tensor, float]:
-        """The entries (N,) that go on from `given` (M,), and their log p, which a beam of so many hypotheses finds to be most
-        probable: see `beam`. ends: as of `writing`."""
+        """The entries (N,) that go on from `given` (M,), and their log p, which a beam of so many hypotheses finds to be best:
+        see `beam`. ends: as of `writing`."""
         ends = self.ends if ends is None else ends
         with torch.inference_mode():
             return searched(self, given, self._beside(condition, 1), beam, tokens or self.space.dims, ends)

@@ -1,4 +1,4 @@
-"""The most probable continuation, as far as a beam sees: the best few hypotheses are kept, a token longer each time.
+"""The continuation of the best score, as far as a beam sees: the best few hypotheses are kept, a token longer each time.
 
     score = log p / n^alpha        n: tokens written (Wu et al., arXiv:1609.08144, without its constant)
 

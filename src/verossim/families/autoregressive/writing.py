@@ -21,6 +21,7 @@ from ...spaces import Discrete
 
 __all__ = ["Writing", "allowed", "begun", "drawn"]
 
+COLD = 1e-30  # a temperature below which float32 has no numbers for what comes of it
 AHEAD = 256  # random numbers of each sample that are drawn at a time
 
 
@@ -142,7 +143,7 @@ def allowed(logits: Tensor, sampling: Any, present: Tensor) -> Tensor:
     if sampling.repetition != 1:
         l = torch.where(present, torch.where(l > 0, l / sampling.repetition, l * sampling.repetition), l)
     if sampling.temperature not in (0, 1):
-        l = l / sampling.temperature
+        l = (l - l.amax(dim=1, keepdim=True)) / max(sampling.temperature, COLD)
     if 0 < sampling.top_k < l.shape[1]:
         l = l.masked_fill(l < l.topk(sampling.top_k, dim=1).values[:, -1:], -torch.inf)
     if sampling.top_p < 1:
