@@ -86,6 +86,20 @@ def foreign(folder, **settings):
     return tokenizer
 
 
+def test_adapters_rest_on_a_model_from_elsewhere(tmp_path):
+    foreign(tmp_path / "m").save(str(tmp_path / "m" / "tokenizer.json"))
+    base = imported(tmp_path / "m")
+    base.save(tmp_path / "base")
+    fit = {"family": "autoregressive", "start": tmp_path / "base", "samples": 320, "held_out": 0}
+    tuned = verossim.fit([TEXT], adapter_rank=4, **fit)
+    tuned.save(tmp_path / "tuned")
+    weights = sum(file.stat().st_size for file in (tmp_path / "tuned").glob("*.safetensors"))
+    assert weights < 0.5 * sum(file.stat().st_size for file in (tmp_path / "base").glob("*.safetensors"))
+    again = verossim.Model.load(tmp_path / "tuned")
+    assert torch.allclose(again.log_prob([TEXT[:200]]).log_prob, tuned.log_prob([TEXT[:200]]).log_prob, rtol=1e-5)
+    assert float(again.log_prob([TEXT[:200]]).log_prob) > float(base.log_prob([TEXT[:200]]).log_prob)
+
+
 def test_how_a_tokenizer_was_last_called_does_not_matter(tmp_path):
     tokenizer = foreign(tmp_path / "m")
     tokenizer.save(str(tmp_path / "m" / "tokenizer.json"))

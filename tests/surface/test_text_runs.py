@@ -141,6 +141,15 @@ def test_texts_are_shown_one_after_the_other_as_they_are_written(capsys):
     assert [*seen, capsys.readouterr().out] == ["ab", "cz\na12", "3", "z\n"]
 
 
+def test_a_gap_is_filled_by_what_stands_after_it():
+    words = ["fox", "owl", "bear", "crow", "mole", "sea", "sun", "moon"]
+    model = verossim.fit([f"{n} {word} is {word.upper()}." for n in range(100) for word in words], family="autoregressive",
+                         gaps=0.8, width=32, blocks=2, context=32, samples=12_800, batch=16, rate=0.006, held_out=0)
+    filled = [model.sample(1, prompt=f"{n} ", after=f" is {word.upper()}.", temperature=0.0)[0]
+              for n, word in enumerate(words, start=20)]
+    assert sum(a == b for a, b in zip(filled, words, strict=True)) >= 6  # by chance one
+
+
 def test_what_stands_after_a_gap_stands_in_the_files_too(say, tmp_path):
     (tmp_path / "book.txt").write_text(BOOK)
     run = fitted(tmp_path, "gaps", "fit", tmp_path / "book.txt", *SMALL, "--gaps", "0.5", "--samples", "160")
