@@ -43,6 +43,16 @@ def points(count: int, space=PLANE, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, *space.shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize(("shape", "axes"), [((1, 64, 64), ("channel", "height", "width")), ((2, 128), ("channel", "time"))])
+def test_the_discriminator_sees_what_changes_with_every_entry(shape, axes):
+    """Means over pairs would leave of it what stands at the edges, a tenth or a third of the features."""
+    space = Continuous(shape=shape, axes=axes)
+    D, x = pair(space).networks["discriminator"], points(8, space)
+    with torch.no_grad():
+        before, after = D.seen(x), D.seen(x + (-1.0) ** torch.arange(shape[-1]))
+    assert (after - before).norm() > before.norm()
+
+
 def test_the_loss_is_the_formula():
     gan, x, w = pair(), points(6), torch.tensor([0.7, -1.2])
     gan.networks["discriminator"] = Line(w.clone())

@@ -197,6 +197,16 @@ def test_standard_errors_are_those_of_repetition():
         assert float(error.square().mean().sqrt()) == pytest.approx(float(found.std()), rel=0.06)
 
 
+def test_where_one_weight_is_all_the_error_says_how_far_the_others_lie():
+    log_weights = torch.tensor([[0.0, 3.0, 0.0], [-500.0, 1.0, 0.0], [-500.0, 3.0, 0.0], [-900.0, 2.0, 0.0]])
+    k = len(log_weights)
+    without = torch.stack([torch.cat([log_weights[:i], log_weights[i + 1:]]).logsumexp(dim=0) for i in range(k)])
+    _, error = log_averaged(log_weights)
+    assert torch.allclose(error, (without.var(dim=0, correction=0) * (k - 1)).sqrt(), rtol=1e-5)
+    assert error[0] > 300 and error[2] == 0
+    assert log_averaged(torch.tensor([[0.0], [-math.inf]]))[1] == math.inf
+
+
 def test_elbo_below_iwae_below_the_truth_and_ais_on_it():
     vae, truth, _ = linear()
     x = drawn(truth, 2000)

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from ..spaces import Continuous, Space
 from .conditioning import Condition
-from .layers import conv, pooled, unpooled, zeroed
+from .layers import conv, halving, pooled, unpooled, zeroed
 from .resampling import convolved, lowered, raised
 
 __all__ = ["Discriminator", "Generator"]
 
 COARSEST = 4  # axes are halved while one is longer
-FINEST = 16  # records with a longer axis are halved before the first block, and doubled after the last
+FINEST = 16  # records with a longer axis are halved by the first layer, and doubled by the last
 WIDENED = 4  # channels of the coarsest resolutions over those of the finest, at most; twice as many a halving
 LEAK = 0.2
 STYLE = 128  # numbers of a style, at most
@@ -143,11 +143,12 @@ class Discriminator(nn.Module):
         super().__init__()
         channels, *axes = space.shape
         rank, lengths, widths = len(axes), *_resolutions(tuple(axes), width)
-        self.enter = convolved if lengths[-1] == tuple(axes) else lowered
+        self.halves = lengths[-1] != tuple(axes)
         waves = torch.zeros(0) if rank else math.pi * 2.0 ** torch.arange(-2, WAVES - 2)
         self.register_buffer("waves", waves, persistent=False)
         entries = channels * (1 + 2 * len(waves))
-        self.first = _begun(conv(rank, channels, widths[-1]) if rank else nn.Linear(entries, widths[-1]), 2 ** -0.5)
+        first = (halving if self.halves else conv)(rank, channels, widths[-1]) if rank else nn.Linear(entries, widths[-1])
+        self.first = _begun(first, 2 ** -0.5)
         outs = [own for own in reversed(widths) for _ in range(depth)]
         share = len(outs) ** -0.5
         self.blocks = nn.ModuleList(Block(rank, before, own, share) for before, own in pairwise([outs[0], *outs]))
@@ -167,7 +168,7 @@ class Discriminator(nn.Module):
         if len(self.waves):
             angles = (x[:, :, None] * self.waves).flatten(1)
             x = torch.cat([x, angles.cos(), angles.sin()], dim=1)
-        h = self.enter(self.first, x)
+        h = convolved(self.first, _even(x) if self.halves else x)
         for number, block in enumerate(self.blocks, start=1):
             h = block(h, halved=number % self.depth == 0 and number < len(self.blocks))
         return active(self.features(active(h).flatten(1)))
@@ -180,6 +181,12 @@ def _resolutions(axes: tuple[int, ...], width: int) -> tuple[list[tuple[int, ...
         lengths.append(_halved(lengths[-1]))
     widths = [width * min(2 ** halvings, WIDENED) for halvings in range(len(lengths))]
     return lengths[::-1], widths[::-1]
+
+
+def _even(x: Tensor) -> Tensor:
+    """x (B, C, *axes) with the last value of axes of odd length repeated."""
+    odd = [length % 2 for length in x.shape[2:]]
+    return F.pad(x, [by for length in reversed(odd) for by in (0, length)], mode="replicate") if any(odd) else x
 
 
 def _halved(axes: tuple[int, ...]) -> tuple[int, ...]:

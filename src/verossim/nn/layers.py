@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Fourier", "Residual", "conv", "norm", "pooled", "through", "unit", "unpooled", "zeroed"]
+__all__ = ["Fourier", "Residual", "conv", "halving", "norm", "pooled", "through", "unit", "unpooled", "zeroed"]
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -26,6 +26,12 @@ def conv(rank: int, channels: int, out: int, kernel: int = 3, bias: bool = True)
     # Padded apart: where a convolution pads a first axis of length 2, oneDNN's gradient of the kernel in bfloat16 is wrong.
     padding = nn.ConstantPad3d((0, 0, 0, 0, reach, reach), 0.0)
     return nn.Sequential(padding, nn.Conv3d(channels, out, kernel, padding=(0, reach, reach), bias=bias))
+
+
+def halving(rank: int, channels: int, out: int) -> nn.Module:
+    """A convolution to half of each length, which is even: of kernel 4 in steps of two, so that no pattern is lost to it as
+    those of period 2 are to means."""
+    return CONV[rank](channels, out, 4, stride=2, padding=1)
 
 
 def norm(channels: int) -> nn.GroupNorm:

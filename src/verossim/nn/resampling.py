@@ -33,7 +33,7 @@ def reference(layer: nn.Module, x: Tensor, axes: tuple[int, ...] | None = None) 
 
 def convolved(layer: Any, x: Tensor) -> Tensor:
     """layer(x), of a convolution or of any other layer."""
-    return _convolved(x, layer.weight, layer.bias, 1) if _quick(layer) else layer(x)
+    return _convolved(x, layer.weight, layer.bias, layer.stride[0]) if _quick(layer) else layer(x)
 
 
 def lowered(layer: Any, x: Tensor) -> Tensor:

@@ -34,9 +34,14 @@ def averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The log of the mean of weights, from log weights (k, B), and its standard error by the delta method, (B,) each."""
-    log_mean = log_weights.logsumexp(dim=0) - math.log(len(log_weights))
-    return log_mean, _error((log_weights - log_mean).exp())
+    """The log of the mean of weights, from log weights (k, B) of k > 1 draws, and its standard error, (B,) each: by the jackknife
+    (Miller, 1974), for where one weight is all of the mean, the delta method says 1 however far below the others lie."""
+    k, total = len(log_weights), log_weights.logsumexp(dim=0)
+    top = log_weights.argmax(dim=0, keepdim=True)
+    others = total + torch.log1p(-(log_weights - total).exp())  # the log of the sum without each
+    others = others.scatter(0, top, log_weights.scatter(0, top, -math.inf).logsumexp(dim=0, keepdim=True))
+    error = ((k - 1) / k * (others - others.mean(dim=0)).square().sum(dim=0)).sqrt()
+    return total - math.log(k), error.nan_to_num(math.inf, math.inf)
 
 
 def annealed(log: Log, start: Tensor, chains: int, noise: Noise, temperatures: Sequence[float], leaps: int,
