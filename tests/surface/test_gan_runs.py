@@ -48,6 +48,13 @@ def test_truncated_samples_are_more_alike(home):
     assert none.std(axis=0).max() <= 1 < whole.std(axis=0).max()
 
 
+@pytest.mark.parametrize("z", [np.zeros((0, 4), np.float32), np.full((2, 4), 1e39), np.zeros((2, 4), int)])
+def test_latents_that_are_none_are_refused(say, home, tmp_path, z):
+    np.save(tmp_path / "z.npy", z)
+    status, _, err = say("decode", home / "run", tmp_path / "z.npy", "-o", tmp_path / "out")
+    assert status in (65, 66) and "z.npy" in err and not (tmp_path / "out").exists()
+
+
 def test_mix_and_edit_write_strips(say, home, tmp_path):
     status, _, err = say("mix", home / "run", "--coarse", 3, "--fine", 8, "-o", tmp_path / "mixed")
     assert status == 0, err

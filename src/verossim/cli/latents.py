@@ -105,9 +105,13 @@ def _latents(path: str) -> torch.Tensor:
     except (OSError, ValueError, EOFError) as error:
         raise BadData("DATA_FORMAT", f"{printable(path)} is no .npy file of numbers.",
                       "Give a .npy file as `verossim encode` writes it.") from error
-    if not isinstance(z, np.ndarray) or z.dtype.kind != "f" or not np.isfinite(z).all():
+    with np.errstate(over="ignore"):  # beyond float32 a number is not finite
+        fits = isinstance(z, np.ndarray) and z.dtype.kind == "f" and bool(np.isfinite(z.astype(np.float32)).all())
+    if not fits:
         raise BadData("DATA_FORMAT", f"{printable(path)} does not hold finite numbers.",
                       "Give a .npy file as `verossim encode` writes it.")
+    if not z.size:
+        raise BadData("DATA_EMPTY", f"{printable(path)} holds no latents.", "Give at least one row.")
     return torch.from_numpy(z.astype(np.float32))
 
 

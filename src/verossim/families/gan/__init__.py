@@ -313,8 +313,8 @@ class GAN(LearnsByGradient):
 
     def treat(self, remedy: str) -> str | None:
         """Presses the penalty or the augmentation; what was done, or None where there is nothing to do."""
-        if remedy == "penalty" and float(self.pressed) < 1e4:
-            self.pressed.mul_(4).clamp_(min=1 / max(self.config.penalty, 1e-12))
+        if remedy == "penalty" and self.config.penalty and float(self.pressed) < 1e4:
+            self.pressed.mul_(4).clamp_(min=1 / self.config.penalty)
             return f"gradient penalties weigh {self.config.penalty * float(self.pressed):g} times what was chosen from the data"
         if remedy == "augmentation" and self.config.augment == "auto" and float(self.p) < MOST:
             self.p.add_(0.2).clamp_(max=MOST)

@@ -34,8 +34,9 @@ def averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The log of the mean of weights, from log weights (k, B) of k > 1 draws, and its standard error, (B,) each: by the jackknife
-    (Miller, 1974), for where one weight is all of the mean, the delta method says 1 however far below the others lie."""
+    """The log of the mean of weights, from log weights (k, B) of k > 1 draws, and its standard error, (B,) each: by the
+    jackknife (Miller, 1974), for where one weight is all of the mean, the delta method says 1 however far below the others lie.
+    """
     k, total = len(log_weights), log_weights.logsumexp(dim=0)
     top = log_weights.argmax(dim=0, keepdim=True)
     others = total + torch.log1p(-(log_weights - total).exp())  # the log of the sum without each
