@@ -14,9 +14,11 @@ from torch import Tensor
 
 from .seeds import Noise
 
-__all__ = ["Batch", "Continuous", "Discrete", "Kind", "Likelihood", "Problem", "Records", "Space", "space_from", "space_plain"]
+__all__ = ["SIDE", "Batch", "Continuous", "Discrete", "Kind", "Likelihood", "Problem", "Records", "Space", "space_from",
+           "space_plain"]
 
 Kind = Literal["exact", "bound", "estimate"]
+SIDE = "\0side"  # the column, which no data has, of what decides in a record's place on which side of a split it is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from verossim.codecs.label import Label
 from verossim.codecs.table import Table
 from verossim.codecs.text import Text
 from verossim.data import open_source, prepare, sides
@@ -44,6 +45,17 @@ def test_of_few_documents_stretches_are_held_out_and_found_again(tmp_path, count
     assert unseen and not all(row["begins"] and row["ends"] for row in learned + unseen)
     tokens = sum(len(row["text"]) - (not row["begins"]) + row["ends"] for row in unseen)
     assert float(prepared.held_out.slice(0, len(prepared.held_out)).units.sum()) == tokens
+
+
+def test_a_label_named_side_stays_what_it_is(tmp_path):
+    texts = [{"text": f"{number} " * 40, "side": "left" if number % 3 else "right"} for number in range(200)]
+    source = open_source(texts, modality="text", target="text", label="side")
+    codec = Text(Text.Config(tokens="bytes", context=64)).fit(source.features())
+    learned, unseen = sides(source, codec, 0.2)
+    assert sorted(row["side"] for side in (learned, unseen) for row in side.rows()) == sorted(row["side"] for row in texts)
+    labels = Label(Label.Config(column="side")).fit(source.blocks())
+    prepared = prepare(source, codec, labels, held_out=0.2)
+    assert prepared.manifest.skipped == 0 and len(prepared.held_out) > 0
 
 
 def test_a_column_named_side_decides_nothing():

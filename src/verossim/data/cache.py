@@ -24,7 +24,7 @@ from ..codecs import Codec
 from ..config import plain
 from ..errors import BadConfig, BadData, CannotWrite, printable
 from ..folders import partial
-from ..spaces import Batch, Continuous, Discrete, Problem, Records
+from ..spaces import SIDE, Batch, Continuous, Discrete, Problem, Records
 from .archives import Folder, is_full
 from .documents import opened, together
 from .fingerprints import duplicates, fingerprints, held_out_rows
@@ -231,7 +231,7 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
     """The one pass over the records, of which a share is held out, and the mark that it is complete."""
     again = False
     levels = codec.space.levels if isinstance(codec.space, Continuous) else None
-    unused = _unused(codec) | ({"side"} if codec.windowed else set())
+    unused = _unused(codec) | {SIDE}
     with _Files(path) as files:
         for block in opened(source.blocks()) if codec.windowed and together(source.blocks, share) else source.blocks():
             kept, parsed, weights = _parsed(block, source, codec)
@@ -274,8 +274,8 @@ def _write(path: Path, manifest: Manifest, source: Source, codec: Codec, label_c
 def held(parsed: Records, codec: Codec, share: float) -> np.ndarray:
     """Whether each parsed record is held out, (B,) bool: by what it says, or by what decides in its place, as
     a pair's condition does, or what its document begins with."""
-    sided = parsed.columns.get("side") if codec.windowed else None  # a table may have a column of that name
-    return held_out_rows(fingerprints(parsed.without(*_unused(codec)) if sided is None else Records({"side": sided})), share)
+    sided = parsed.columns.get(SIDE)
+    return held_out_rows(fingerprints(parsed.without(*_unused(codec)) if sided is None else Records({SIDE: sided})), share)
 
 
 def _unused(codec: Codec) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..spaces import Records
+from ..spaces import SIDE, Records
 from .fingerprints import fingerprints, held_out_rows
 
 __all__ = ["DOCUMENTS", "STRETCH", "Stretch", "documents", "stretches", "together", "whole"]
@@ -99,9 +99,9 @@ def together(blocks: Callable[[], Iterable[Records]], share: float) -> bool:
     if not share:
         return False
     for block in opened(blocks()):
-        if "side" not in block.columns:
+        if SIDE not in block.columns:
             return False
-        began = Records({"side": [block.columns["side"][row] for row in np.flatnonzero(block.columns["begins"]).tolist()]})
+        began = Records({SIDE: [block.columns[SIDE][row] for row in np.flatnonzero(block.columns["begins"]).tolist()]})
         seen |= {*held_out_rows(fingerprints(began), share).tolist()}
         count += len(began)
         if count * share >= ENOUGH and len(seen) == 2:
@@ -110,7 +110,7 @@ def together(blocks: Callable[[], Iterable[Records]], share: float) -> bool:
 
 
 def opened(blocks: Iterable[Records]) -> Iterator[Records]:
-    """Blocks in which every stretch has a "side", which is the same in all of a document, and in documents that begin alike;
+    """Blocks in which every stretch has a SIDE, which is the same in all of a document, and in documents that begin alike;
     what is no document passes by."""
     side = ""
     for block in blocks:
@@ -121,7 +121,7 @@ def opened(blocks: Iterable[Records]) -> Iterator[Records]:
         for text, begins in zip(block.columns["text"], block.columns["begins"], strict=True):
             side = hashlib.blake2b(text, digest_size=16).hexdigest() if begins else side
             sides.append(side)
-        yield replace(block, columns={**block.columns, "side": sides})
+        yield replace(block, columns={**block.columns, SIDE: sides})
 
 
 class _Joined:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..codecs import Codec
 from ..seeds import mixed
-from ..spaces import Problem, Records
+from ..spaces import SIDE, Problem, Records
 from .cache import held, rows_of
 from .documents import opened, together, whole
 from .people import joined
@@ -81,4 +81,4 @@ def _sided(source: Source, codec: Codec, share: float) -> Iterator[tuple[Records
     for block in whole(opened(source.blocks())) if apart else source.blocks():
         parsed = codec.parse(source.without_roles(block), problems)
         if len(parsed):
-            yield block.take(rows_of(block, parsed)), held(parsed, codec, share).astype(np.int64)
+            yield block.take(rows_of(block, parsed)).without(SIDE), held(parsed, codec, share).astype(np.int64)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...config import knob
 from ...errors import BadConfig, BadData, Incompatible, printable
-from ...spaces import Discrete, Problem, Records
+from ...spaces import SIDE, Discrete, Problem, Records
 from .. import Codec
 from .adopted import Adopted
 from .vocabulary import SPECIALS, Vocabulary, trained
@@ -138,9 +138,9 @@ class Text(Codec):
         kept = records if len(rows) == len(records) else records.take(rows)
         parsed: dict[str, list[Any]] = {"parts": parts}
         if kind == "pairs":  # equal conditions are on one side of the split, whatever their targets
-            parsed["side"] = [record[1][1] for record in parts]
-        if "side" in kept.columns:  # that of a stretch's document
-            parsed["side"] = list(kept.columns["side"])
+            parsed[SIDE] = [record[1][1] for record in parts]
+        if SIDE in kept.columns:  # that of a stretch's document
+            parsed[SIDE] = list(kept.columns[SIDE])
         if kind == "plain":
             parsed["begins"] = list(kept.columns.get("begins", [True] * len(kept)))
             parsed["ends"] = [False] * len(kept) if unknown else list(kept.columns.get("ends", [True] * len(kept)))
