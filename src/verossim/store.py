@@ -70,7 +70,7 @@ def load(folder: str | Path) -> Stored:
     """
     place = Path(os.path.realpath(folder))
     if not (place / MANIFEST).exists() and any(at.exists() for at in (place / RUN_MODEL, previous(place / RUN_MODEL))):
-        place = place / RUN_MODEL
+        place, folder = place / RUN_MODEL, Path(folder) / RUN_MODEL
     if place.suffix.lower() in PICKLES and not place.is_dir():
         raise Refused("PICKLE_REFUSED", f"{printable(folder)} is a kind of file that only unpickling could read, and that runs "
                       "whatever code the file names.", "Ask for the weights as safetensors; verossim models are folders.")

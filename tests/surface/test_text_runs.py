@@ -4,6 +4,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,7 @@ def test_what_stands_after_a_gap_stands_in_the_files_too(say, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "status", "said"), [
+    (["sample", "--regex", ""], 78, "empty"), (["sample", "--regex", "(fox"], 78, "unclosed"),
     (["translate", "--set", "tokens=1k"], 0, ""), (["translate", "--set", "tokens=many"], 78, "tokens"),
     (["sample", "--schema", "\ufeff[" + "1" * 300], 78, "rule"), (["sample", "--schema", "x" * 300], 66, "no JSON schema")])
 def test_clumsy_words_give_no_traceback(say, home, words, status, said):
@@ -174,10 +177,26 @@ def test_clumsy_words_give_no_traceback(say, home, words, status, said):
     assert found == status and said in err, err
 
 
-def test_a_chat_in_another_encoding_is_said(say, home, monkeypatch):
+def test_a_chat_in_another_encoding_or_none_is_no_traceback(say, home, tmp_path, monkeypatch):
+    fitted(tmp_path, "chat", "fit", home / "chats.jsonl", *SMALL, "--samples", "160", "--held-out", "0")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
-    status, _, err = say("chat", home / "run")
+    status, _, err = say("chat", tmp_path / "chat")
     assert status == 65 and "0xe9" in err
+    monkeypatch.setattr("sys.stdin", None)
+    assert say("chat", tmp_path / "chat")[0] == 0
+    status, _, err = say("chat", home / "run")  # before a word is written
+    assert status == 65 and "no chats" in err
+
+
+def test_the_side_that_is_written_is_no_condition(say, home):
+    status, _, err = say("sample", home / "pairs", "--condition", "pt=OWL OLD")
+    assert status == 64 and "'pt'" in err and "en=" in err
+
+
+def test_output_that_cannot_be_written_is_said(home):
+    command = f"{sys.executable} -m verossim sample {home / 'run'} --tokens 4 > /dev/full"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == 74 and "error IO_ERROR" in ended.stderr and ended.stderr.count("Error") == 0, ended.stderr
 
 
 def test_a_model_learns_to_chat_from_where_another_stands(say, home, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def fit(
 def sample(
     model: MODEL,
     n: Annotated[int | None, typer.Option("-n", help="How many; where nothing is said 16, or 1 text.")] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, or a .csv or .parquet file.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, .csv, .parquet; of texts .txt, .jsonl.")] = None,
     condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
     seed: SEED = 0,
     steps: Annotated[str | None, typer.Option("--steps", help="Steps from noise to record.")] = None,

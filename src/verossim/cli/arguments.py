@@ -53,13 +53,17 @@ def _family(arguments: list[str]) -> str:
     """What --family says, before the arguments are parsed."""
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--family=")]
     spaced = [value for option, value in pairwise(arguments) if option == "--family"]
-    named = [a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--")]
-    return [*joined, *spaced, usual_family(named)][0]
+    given: dict[str, str] = {}
+    for option, after in pairwise([*arguments, ""]):
+        name, equals, value = option.removeprefix("--").partition("=")
+        given[name] = value if equals else after
+    return [*joined, *spaced, usual_family(given)][0]
 
 
-def usual_family(asked: Iterable[str]) -> str:
-    """The family where none is named, by the names of the options that are: pairs are texts."""
-    return "autoregressive" if {"condition", "target"} & {*asked} else "gmm"
+def usual_family(asked: Mapping[str, Any]) -> str:
+    """The family where none is named, by what else is asked for: pairs are texts."""
+    texts = asked.get("modality") == "text" or asked.get("condition") is not None or asked.get("target") is not None
+    return "autoregressive" if texts else "gmm"
 
 
 def knobs_of(family: str) -> dict[str, Any]:

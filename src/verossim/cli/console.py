@@ -3,6 +3,7 @@
 Text that came from outside is never read as markup, and what a terminal would act on is escaped.
 """
 
+import errno
 import json
 import math
 import os
@@ -24,6 +25,7 @@ __all__ = ["Voice", "failed", "first_rank", "told"]
 
 WIDTH = 170  # of tables that are not for a terminal: a tour has twelve columns
 USAGE = 64
+UNHEARD = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of standard output; files have their own errors
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # which typer has, and older ones take from click
 
 
@@ -34,8 +36,9 @@ def first_rank() -> bool:
 
 def failed(error: BaseException, as_json: bool, trace: bool) -> int:
     """Says what went wrong and returns the exit status."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and error.errno in UNHEARD:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain once more
+    if isinstance(error, BrokenPipeError):
         return 1
     code, message, hint, status = _explained(error)
     if trace:
@@ -56,6 +59,8 @@ def _explained(error: BaseException) -> tuple[str, str, str, int]:
         return "INTERRUPTED", "Stopped by the keyboard.", "Nothing half-written was left.", 130
     if isinstance(error, USAGE_ERROR):
         return "USAGE", error.format_message(), "See: verossim --help, or verossim VERB --help.", USAGE
+    if isinstance(error, OSError) and error.errno in UNHEARD:
+        return "IO_ERROR", f"Standard output cannot be written to: {error.strerror}.", "Send it elsewhere, or give -o FILE.", 74
     if isinstance(error, MemoryError):
         return "MEMORY", "There is not enough memory.", "Use fewer components, smaller pictures or fewer columns.", 71
     return "INTERNAL", f"internal error: {type(error).__name__}: {printable(error, 300)}", \

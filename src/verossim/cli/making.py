@@ -35,7 +35,7 @@ def sample(voice: Voice, path: str, n: int | None, output: str | None, condition
     if n is not None and n < 1:
         raise BadConfig("SETTING_RANGE", f"-n is {n}.", "It should be at least 1.")
     check_seed(seed)
-    model, given = Model.load(path), {name: value for name, value in (asked or {}).items() if value}
+    model, given = Model.load(path), {name: value for name, value in (asked or {}).items() if value not in (None, [])}
     if model.codec.modality == "text":
         from .texts import sample
         return sample(voice, path, model, n or 1, output, condition, seed, overwrite, settings, given)

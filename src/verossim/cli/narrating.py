@@ -59,7 +59,7 @@ def _differences(settings: Mapping[str, Any]) -> str:
 
 def _forecast(voice: Voice, event: dict[str, Any]) -> None:
     training, config = event["training"], event["config"]
-    width = f"width {config['width']}, " if "width" in config else ""
+    width = f"width {config['width']}, " if config.get("width") else ""
     compiled = ", compiled" if training["compiled"] else ""
     voice.note(f"plan: {width}{event['parameters']:,} parameters, {training['samples']:,} records in steps of "
                f"{training['batch']:,}{f' in {n} rounds' if (n := training['accumulate']) > 1 else ''}, rate "

@@ -60,13 +60,16 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
                 out.add(f"{number:06d}.txt", (prompt + text.text + after).encode())
         tell_aside(voice, out)
     voice.quiet_bars()
-    voice.say(f"{n:,} texts: {printable(output)}")
+    voice.say(f"{n:,} text{'s' if n > 1 else ''}: {printable(output)}")
     return {"output": output, "count": n, "provenance": vars(source)}
 
 
 def _condition(model: Model, said: str | None) -> Any:
     """What --condition says: the text of a pair, or a class as label=VALUE. Raises BadConfig as `class_of`."""
-    pair = model.card.get("read", {}).get("condition")
+    pair, target = (model.card.get("read", {}).get(name) for name in ("condition", "target"))
+    if said is not None and pair is not None and target is not None and said.startswith(f"{target}="):
+        raise BadConfig("USAGE", f"--condition names '{printable(target)}', which is what this model writes.",
+                        f"Give the other side: --condition \"{printable(pair)}=...\".")
     if said is None or (pair is None and model.label is None):
         return said
     if pair is None or (model.label is not None and said.startswith(("label=", f"{model.label.config.column}="))):
@@ -183,7 +186,8 @@ def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     kept = len(messages)
     room = model.codec.space.shape[0] * 3 // 4
-    if sys.stdin.isatty():
+    opening(model, [*messages, {"role": "user", "content": "?"}])  # tells at once where this model learned no chats
+    if sys.stdin is not None and sys.stdin.isatty():
         voice.note("Write, and end a line with Enter; Ctrl-D ends the chat.")
     for number, line in enumerate(_lines()):
         if not line.strip():
@@ -202,7 +206,7 @@ def chat(voice: Voice, path: str, system: str | None, seed: int, settings: dict[
 def _lines() -> Iterator[str]:
     """Those of standard input. Raises BadData TEXT_ENCODING where they are not what the terminal says that they are."""
     try:
-        yield from sys.stdin
+        yield from sys.stdin or ()  # none where it was closed
     except UnicodeDecodeError as error:
         raise BadData("TEXT_ENCODING", f"What was written is not {error.encoding}: the byte 0x{error.object[error.start]:02x}.",
                       "Write UTF-8, or set the terminal's encoding.") from error

@@ -47,8 +47,9 @@ class Source:
         self.label, self.weight = label or reader.label, weight
         for role, name in (("label", self.label), ("weight", weight)):
             if name is not None and name not in self.columns:
-                raise BadData("COLUMN_UNKNOWN", f"{self.origin} has no column '{printable(name)}' for the {role}.",
-                              near(name, map(printable, self.columns)))
+                hint = near(name, map(printable, self.columns)) if self.modality != "text" else \
+                    "Classes of texts are the folders of files, or a column beside that of the text."
+                raise BadData("COLUMN_UNKNOWN", f"{self.origin} has no column '{printable(name)}' for the {role}.", hint)
         self.asked: dict[str, str] = {}  # how texts are to be read: condition, target, documents, where that was said
         self.problems: list[Problem] = []
         self.problem_count = 0

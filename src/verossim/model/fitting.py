@@ -40,7 +40,7 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
 
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
         PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
-    family : what `verossim list families` shows; where nothing is said "autoregressive" for pairs of texts, else "gmm".
+    family : what `verossim list families` shows; where nothing is said "autoregressive" for pairs and texts, else "gmm".
     label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
     weight : the column that says how much each record counts, beside the others.
     held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.
@@ -62,7 +62,7 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
     check_seed(seed)
     if not 0 <= held_out < 1:
         raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
-    family = family or ("gmm" if condition is None and target is None else "autoregressive")
+    family = family or ("autoregressive" if modality == "text" or condition is not None or target is not None else "gmm")
     kind = FAMILIES.load(family)
     if modality is None and kind.accepts == (Discrete,):
         modality = "text"

@@ -109,6 +109,8 @@ def write(model: Any, n: int, prompt: Any = None, condition: Any = None, seed: i
     if not isinstance(n, int) or n < 1:
         raise BadConfig("SETTING_RANGE", f"'n' is {n!r}; it should be a whole number from 1.")
     stops = [stop] if isinstance(stop, str) else list(stop)
+    if "" in (regex, schema):
+        raise BadConfig("RULE", "A rule is empty.", "Leave it out to write freely.")
     if regex is not None and schema is not None:
         raise BadConfig("RULE", "A regular expression and a JSON schema were given.", "Give one of them.")
     if not all(stops):

@@ -77,7 +77,7 @@ class Model:
     def write(self, n: int = 1, prompt: Any = None, condition: Any = None, seed: int = 0, first: int = 0,
               stop: str | Sequence[str] = (), **settings: Any) -> Iterator[list[Written]]:
         """n texts that go on from a prompt, a token longer each time: see `texts.write`, also for after, regex, schema and what
-        the condition may be."""
+        the condition may be. They are the same objects each time, as far as they are written."""
         return write(self, n, prompt, condition, seed, first, stop, **settings)
 
     def search(self, prompt: Any = None, condition: Any = None, beam: int = 4, tokens: int | None = None) -> Written:

@@ -36,13 +36,14 @@ class Ruled:
             raise self._refused(error, schema) from error
         first = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
         if first.is_error():
-            raise self._refused(first.get_error().splitlines()[0], regex if regex is not None else schema)
+            raise self._refused(first.get_error(), regex if regex is not None else schema)
         self.matchers = [first.deep_copy() for _ in range(count)]
         self.size = len(pieces)
 
     @staticmethod
     def _refused(why: Any, rule: str | None) -> BadConfig:
-        return BadConfig("RULE", f"The rule {printable(rule or '', 80)!r} cannot be kept to: {printable(str(why), 200)}.",
+        words = printable(" ".join(str(why).split()), 200)
+        return BadConfig("RULE", f"The rule {printable(rule or '', 80)!r} cannot be kept to: {words}.",
                          "Give a regular expression, or a JSON schema as an object.")
 
     def allowed(self, rows: Sequence[int]) -> Tensor:
