@@ -157,13 +157,20 @@ def test_the_command_line_learns_writes_scores_and_predicts_by_class(say, home, 
         assert say("sample", home / "run", *words)[0] == 64
 
 
-def test_pairs_of_texts_may_have_classes_too(tmp_path):
+def test_pairs_of_texts_may_have_classes_too(say, tmp_path):
     rows = [{"en": f"the {a}", "pt": f"{a.upper()}{'!' if tone == 'loud' else '.'}", "tone": tone}
             for a in ("fox", "owl", "sea") for tone in ("loud", "calm")] * 10
     model = verossim.fit(rows, condition="en", target="pt", label="tone", samples=3200, held_out=0.0, modality="text", **SMALL)
     said = [model.sample(1, condition={"en": "the owl", "tone": tone}, temperature=0.0)[0] for tone in ("loud", "calm")]
     assert said == ["OWL!", "OWL."]
     assert model.search(condition={"en": "the fox", "tone": "loud"}).text == "FOX!"
+    model.save(tmp_path / "model")
+    for tone, wanted in (("loud", "OWL!"), ("calm", "OWL.")):
+        status, out, err = say("sample", tmp_path / "model", "--condition", "en=the owl", "--condition", f"tone={tone}",
+                               "--temperature", "0")
+        assert status == 0 and out == f"{wanted}\n", err
+    status, _, err = say("sample", tmp_path / "model", "--condition", "tone=loud", "--condition", "label=calm")
+    assert status == 64 and "2 times" in err
 
 
 def test_going_on_keeps_the_classes_of_the_model(home, tmp_path):

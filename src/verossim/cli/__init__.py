@@ -69,7 +69,8 @@ def sample(
     model: MODEL,
     n: Annotated[int | None, typer.Option("-n", help="How many; where nothing is said 16, or 1 text.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Folder, .csv, .parquet; of texts .txt, .jsonl.")] = None,
-    condition: Annotated[str | None, typer.Option("--condition", help="The class to make, as label=VALUE.")] = None,
+    condition: Annotated[list[str] | None, typer.Option("--condition",
+                                                        help="The class to make, as label=VALUE; the text of a pair.")] = None,
     seed: SEED = 0,
     steps: Annotated[str | None, typer.Option("--steps", help="Steps from noise to record.")] = None,
     solver: Annotated[str | None, typer.Option("--solver", help="heun, euler, dpm or ancestral.")] = None,
@@ -97,7 +98,7 @@ def sample(
         knobs = assignments(settings, steps=steps, solver=solver, guidance=guidance, truncation=truncation, tokens=tokens,
                             temperature=temperature, top_k=top_k, top_p=top_p)
         asked = {"prompt": prompt, "stop": stop, "after": after, "regex": regex, "schema": schema}
-        voice.answer(sample(voice, model, n, output, condition, seed, format, overwrite, knobs, asked))
+        voice.answer(sample(voice, model, n, output, condition or [], seed, format, overwrite, knobs, asked))
 
 
 @app.command("log-prob")

@@ -27,9 +27,10 @@ SAMPLES = 16  # where nothing is said
 SHOWN = 40  # rows of a table on a terminal
 
 
-def sample(voice: Voice, path: str, n: int | None, output: str | None, condition: str | None, seed: int, format: str | None,
+def sample(voice: Voice, path: str, n: int | None, output: str | None, conditions: list[str], seed: int, format: str | None,
            overwrite: bool, settings: dict[str, Any], asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Draws n records; without an output, those of a table or texts are shown. asked: what is for texts only."""
+    """Draws n records; without an output, those of a table or texts are shown. asked: what is for texts only, which may also
+    have two conditions, a text and a class."""
     if not first_rank():
         return {}
     if n is not None and n < 1:
@@ -38,10 +39,13 @@ def sample(voice: Voice, path: str, n: int | None, output: str | None, condition
     model, given = Model.load(path), {name: value for name, value in (asked or {}).items() if value not in (None, [])}
     if model.codec.modality == "text":
         from .texts import sample
-        return sample(voice, path, model, n or 1, output, condition, seed, overwrite, settings, given)
+        return sample(voice, path, model, n or 1, output, conditions, seed, overwrite, settings, given)
     n = n or SAMPLES
     if given:
         raise BadConfig("USAGE", f"--{next(iter(given))} is for texts, and this model makes none.", "Leave it out.")
+    if len(conditions) > 1:
+        raise BadConfig("USAGE", f"--condition is given {len(conditions)} times, and this model has one.", "Give it once.")
+    condition = conditions[0] if conditions else None
     wanted = class_of(model, condition)
     pictures = model.codec.modality == "image"
     if pictures and (format or Path(output or "").suffix.lower() in SUFFIXES):

@@ -30,7 +30,7 @@ COLOURS = ("#2e7d32", "#689f38", "#c0a000", "#e07020", "#c62828")  # of tokens, 
 BITS = (1.0, 3.0, 6.0, 10.0)  # between two colours
 
 
-def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, condition: str | None, seed: int,
+def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, conditions: list[str], seed: int,
            overwrite: bool, settings: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Writes n texts: to the terminal as they come, or into a folder of .txt files, one .txt, or JSON lines. asked: prompt,
     stop and what else `Model.write` takes; the schema may be a file."""
@@ -38,7 +38,7 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     prompt, after = asked.get("prompt") or "", asked.get("after") or ""
     if "schema" in asked and not asked["schema"].lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         asked = asked | {"schema": _read(asked["schema"])}
-    knobs = {**asked, **settings, "condition": _condition(model, condition), "seed": seed}
+    knobs = {**asked, **settings, "condition": _conditions(model, conditions), "seed": seed}
     blocks = _written(voice, model, n, knobs, live=output is None)
     source = provenance("sample", path, model, n=n, **knobs)
     if output is None:
@@ -64,13 +64,27 @@ def sample(voice: Voice, path: str, model: Model, n: int, output: str | None, co
     return {"output": output, "count": n, "provenance": vars(source)}
 
 
-def _condition(model: Model, said: str | None) -> Any:
+def _conditions(model: Model, said: list[str]) -> Any:
+    """What every --condition says, together. Raises BadConfig where two say the same, and as `_condition`."""
+    found = [_condition(model, one) for one in said]
+    if len(found) < 2:
+        return found[0] if found else None
+    pair = model.card.get("read", {}).get("condition")
+    both: dict[str, Any] = {}
+    for one in found:
+        both |= one if isinstance(one, dict) else {pair: one}
+    if len(both) < len(found) or None in both:
+        raise BadConfig("USAGE", f"--condition is given {len(found)} times.", "Give a pair's text once, and its class once.")
+    return both
+
+
+def _condition(model: Model, said: str) -> Any:
     """What --condition says: the text of a pair, or a class as label=VALUE. Raises BadConfig as `class_of`."""
     pair, target = (model.card.get("read", {}).get(name) for name in ("condition", "target"))
-    if said is not None and pair is not None and target is not None and said.startswith(f"{target}="):
+    if pair is not None and target is not None and said.startswith(f"{target}="):
         raise BadConfig("USAGE", f"--condition names '{printable(target)}', which is what this model writes.",
                         f"Give the other side: --condition \"{printable(pair)}=...\".")
-    if said is None or (pair is None and model.label is None):
+    if pair is None and model.label is None:
         return said
     if pair is None or (model.label is not None and said.startswith(("label=", f"{model.label.config.column}="))):
         value = class_of(model, said)
