@@ -100,6 +100,27 @@ def test_adapters_rest_on_a_model_from_elsewhere(tmp_path):
     assert float(again.log_prob([TEXT[:200]]).log_prob) > float(base.log_prob([TEXT[:200]]).log_prob)
 
 
+def test_a_model_from_elsewhere_learns_chats_and_pairs(say, tmp_path):
+    foreign(tmp_path / "m", vocab_size=264).save(str(tmp_path / "m" / "tokenizer.json"))  # six that no text has
+    base = imported(tmp_path / "m")
+    base.save(tmp_path / "base")
+    fit = {"family": "autoregressive", "start": tmp_path / "base", "held_out": 0, "batch": 16, "rate": 0.006}
+    with pytest.raises(Incompatible, match="adapters"):
+        opening(base, [{"role": "user", "content": "Hello"}])
+    said = {"Hello": "Good day!", "Bye": "See you."}
+    chats = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in said.items()] * 20
+    speaker = verossim.fit(chats, samples=1600, **fit)
+    speaker.save(tmp_path / "chat")
+    speaker = verossim.Model.load(tmp_path / "chat")
+    for question, answer in said.items():
+        *_, (text,) = speaker.write(1, [{"role": "user", "content": question}], temperature=0.0)
+        assert (text.text, text.ended) == (answer, "stop")
+    assert speaker.codec.special["start"] == base.codec.special["start"] and len(speaker.codec.vocabulary) == 266
+    pairs = verossim.fit([{"en": "the owl", "pt": "OWL"}, {"en": "the fox", "pt": "FOX"}] * 20, condition="en", target="pt",
+                         samples=1600, **fit)
+    assert pairs.search(condition="the owl").text == "OWL"
+
+
 def test_how_a_tokenizer_was_last_called_does_not_matter(tmp_path):
     tokenizer = foreign(tmp_path / "m")
     tokenizer.save(str(tmp_path / "m" / "tokenizer.json"))

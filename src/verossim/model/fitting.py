@@ -23,6 +23,7 @@ from ..spaces import Discrete, Records
 from ..store import RUN_MODEL
 from ..training import Engine, Journal, Learning, Row, Training, begin, candidates, learn, locked, plan, select, wants_selection
 from .running import DATA, EVENTS, by_gradient, check_place
+from .speaking import speaking
 from .task import Task
 from .verbs import Model, features
 
@@ -82,6 +83,8 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
                               strict=strict, condition=condition, target=target, documents=documents)
     if opened.modality == "text":
         _check_texts(kind, family, weight)
+    if begun is not None and not apart and {"messages", "given"} & {*opened.columns}:
+        begun = speaking(begun)
     reader = CODECS.load(opened.modality if base is None else "latent")
     for name in rest.keys() - knobs(reader.Config).keys():
         raise BadConfig("CONFIG_KEY", f"Neither family '{family}' nor codec '{opened.modality if base is None else 'latent'}' "

@@ -100,6 +100,14 @@ class Text(Codec):
         codec._lay_out(vocabulary, MIDDLE_BYTES)
         return codec
 
+    def speaking(self) -> "Text":
+        """The codec with tokens for who speaks and for what stands between texts: another one where it came from elsewhere."""
+        if not isinstance(self.vocabulary, Adopted) or not {*SPECIALS[:-1]} - self.special.keys():
+            return self
+        codec = Text(self.config)
+        codec._lay_out(self.vocabulary.speaking(), self.bytes)
+        return codec
+
     @property
     def stride(self) -> int:
         """Tokens from one window to the next in learning."""
@@ -168,7 +176,8 @@ class Text(Codec):
         """A special token, or nothing, as a sequence. Raises Incompatible TEXT_SPECIAL where the tokens have none such."""
         if there and name not in self.special:
             raise Incompatible("TEXT_SPECIAL", f"The model's tokens have none for '{name}'.",
-                               "Chats, pairs and gaps can be learned by models that were begun here.")
+                               "Models that were begun here learn chats, pairs and gaps; one from elsewhere learns chats and "
+                               "pairs by all its weights: fit --from MODEL, without adapters.")
         token = self.special[name] if there else 0
         return np.array([~token if given else token] if there else [], np.int32)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ...errors import CorruptStore, printable
+from ...errors import CorruptStore, Incompatible, printable
 from .vocabulary import BYTES, SPECIALS, Vocabulary
 
 __all__ = ["Adopted"]
@@ -42,6 +42,20 @@ class Adopted(Vocabulary):
         """The tokens (N,) int32 of each text; bytes that are not UTF-8 are replaced."""
         said = [text.decode(errors="replace") for text in texts]
         return [np.array(one.ids, np.int32) for one in self.tokenizer.encode_batch_fast(said, add_special_tokens=False)]
+
+    def speaking(self) -> "Adopted":
+        """The same with a token for each of SPECIALS that has none here, save the last, after all that there are. Raises
+        Incompatible TEXT_SPECIAL where the tokenizer has no room for them."""
+        from tokenizers import AddedToken, Tokenizer
+        own = self.special or {}
+        tokenizer, lacking = Tokenizer.from_str(self.pairs), [name for name in SPECIALS[:-1] if name not in own]
+        before = {*tokenizer.get_vocab(with_added_tokens=True).values()}
+        tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in lacking])
+        numbers = tokenizer.get_vocab(with_added_tokens=True)
+        added = {name: numbers[f"<|{name}|>"] for name in lacking}
+        if before & {*added.values()}:
+            raise Incompatible("TEXT_SPECIAL", "The tokenizer gives new tokens the numbers of others.", "Fit a model anew.")
+        return Adopted(tokenizer.to_str(), {**own, **added}, max(len(self), *(n + 1 for n in added.values())))
 
     def written(self, specials: Iterable[str]) -> str:
         """The tokenizer.json that came with the model."""

@@ -1,0 +1,30 @@
+"""A model from elsewhere that is to learn chats or pairs: it gets tokens for who speaks and for what stands between texts."""
+
+from typing import Any
+
+import torch
+
+from ..codecs.text import Text
+from ..families.autoregressive import Autoregressive
+from .verbs import Model
+
+__all__ = ["speaking"]
+
+
+def speaking(model: Model) -> Model:
+    """The model with such tokens, itself where it has them. A new token begins as the mean of all: nothing is known of it yet,
+    and the others keep their probabilities among each other."""
+    codec: Any = model.codec
+    family: Any = model.family
+    if not isinstance(codec, Text) or not isinstance(family, Autoregressive) or (spoken := codec.speaking()) is codec:
+        return model
+    grown = Autoregressive(family.config, spoken.space, family.condition_space)
+    held = family.state_dict()
+    for name, tensor in grown.state_dict().items():
+        more = len(tensor) - len(held[name]) if tensor.ndim else 0
+        if more:
+            held[name] = torch.cat([held[name], held[name].mean(dim=0, keepdim=True).expand(more, *tensor.shape[1:])])
+    grown.load_state_dict(held)
+    found = Model(spoken, grown.eval(), model.label, model.card)
+    found.sha256 = model.sha256
+    return found
