@@ -132,6 +132,25 @@ def test_a_pair_is_translated_by_sampling_and_by_search(say, home):
     assert found.log_prob == pytest.approx(float(model.family.log_prob(x).log_prob), abs=1e-4)
 
 
+def test_a_text_may_be_given_a_record(say, tmp_path):
+    rows = [{"name": name, "price": price, "note": None, "said": f"{name.upper()} for {price}!"}
+            for name in ("fox", "owl", "sea", "sun") for price in (1, 2.5, 30)] * 8
+    (tmp_path / "goods.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = fitted(tmp_path, "goods", "fit", tmp_path / "goods.jsonl", *SMALL[2:], "--condition", "name, price,note", "--target",
+                 "said", "--samples", "9600", "--rate", "0.005", "--held-out", "0", "--context", "64")
+    asked = "sample", run, "--temperature", "0"
+    for price in ("2.5", "30"):
+        status, out, err = say(*asked, "--condition", "name=owl", "--condition", f"price={price}")
+        assert status == 0 and out.splitlines()[-1] == f"OWL for {price}!", err
+    model = verossim.Model.load(run)
+    assert model.search(condition={"price": 1, "name": "sun"}).text == "SUN for 1!"
+    assert model.log_prob(tmp_path / "goods.jsonl").log_prob.mean() > -2
+    with pytest.raises(BadConfig, match="'cost'"):
+        model.sample(1, condition={"name": "owl", "cost": 1})
+    status, _, err = say("fit", tmp_path / "goods.jsonl", "--condition", "name,cost", "--target", "said", "-o", tmp_path / "x")
+    assert status == 65 and "'cost'" in err
+
+
 def test_texts_are_shown_one_after_the_other_as_they_are_written(capsys):
     shown, texts = _Shown(Voice(as_json=False), 0, 2, {"prompt": "a", "after": "z"}), [Written(), Written()]
     seen = []
@@ -309,5 +328,5 @@ def test_other_families_say_which_learns_text(home):
             verossim.fit(home / "book.txt", family=family, modality="text")
     with pytest.raises(BadConfig, match="guidance"):
         verossim.Model.load(home / "pairs").sample(1, condition="the fox", guidance=2)
-    with pytest.raises(BadData, match="no text"):
+    with pytest.raises(BadConfig, match="'label'"):
         verossim.Model.load(home / "pairs").sample(1, condition={"label": 3})

@@ -11,6 +11,7 @@ from typing import Any
 from rich.text import Text as Line
 
 from ..config import build
+from ..data import given_columns
 from ..data.paths import read_regular
 from ..errors import BadConfig, BadData, printable
 from ..model import Model
@@ -74,13 +75,16 @@ def _conditions(model: Model, said: list[str]) -> Any:
     for one in found:
         both |= one if isinstance(one, dict) else {pair: one}
     if len(both) < len(found) or None in both:
-        raise BadConfig("USAGE", f"--condition is given {len(found)} times.", "Give a pair's text once, and its class once.")
+        raise BadConfig("USAGE", f"--condition is given {len(found)} times.", "Give each column and a class once.")
     return both
 
 
 def _condition(model: Model, said: str) -> Any:
     """What --condition says: the text of a pair, or a class as label=VALUE. Raises BadConfig as `class_of`."""
     pair, target = (model.card.get("read", {}).get(name) for name in ("condition", "target"))
+    name, equals, value = said.partition("=")
+    if equals and name in (given := given_columns(pair)) and len(given) > 1:
+        return {name: value}
     if pair is not None and target is not None and said.startswith(f"{target}="):
         raise BadConfig("USAGE", f"--condition names '{printable(target)}', which is what this model writes.",
                         f"Give the other side: --condition \"{printable(pair)}=...\".")

@@ -12,8 +12,9 @@ from .documents import whole
 from .loader import Loader
 from .manifest import Manifest
 from .people import frame_of, joined, to_people, to_pictures, to_table
+from .said import given_columns, record_text
 from .sides import Chosen, few, lots, sides
 from .sources import Source, open_source
 
-__all__ = ["Chosen", "Encoded", "Loader", "Manifest", "Source", "Split", "few", "frame_of", "joined", "lots", "open_source",
-           "prepare", "rows_of", "sides", "to_people", "to_pictures", "to_table", "whole"]
+__all__ = ["Chosen", "Encoded", "Loader", "Manifest", "Source", "Split", "few", "frame_of", "given_columns", "joined",
+           "lots", "open_source", "prepare", "record_text", "rows_of", "sides", "to_people", "to_pictures", "to_table", "whole"]

@@ -17,7 +17,8 @@ from ..spaces import Problem
 from .documents import DOCUMENTS, stretches
 from .reader import Report, problem
 
-__all__ = ["COLUMNS", "FOLDER", "ROLES", "Asked", "Row", "Wanted", "document", "nothing_named", "wanted_of"]
+__all__ = ["COLUMNS", "FOLDER", "ROLES", "Asked", "Row", "Wanted", "document", "given_columns", "nothing_named",
+           "record_text", "wanted_of"]
 
 ROLES = ("system", "user", "assistant")
 FOLDER = "folder"  # the label that says which folder a file is in
@@ -30,8 +31,8 @@ Row = tuple[str, tuple[Any, ...]]  # where, and the values of the columns
 
 
 class Asked(NamedTuple):
-    """What a person said of a source of text: the columns of a pair, how files are cut into documents, and the column of the
-    label; or one that is read where it is there."""
+    """What a person said of a source of text: the columns of a pair (of its condition also several, a comma between two), how
+    files are cut into documents, and the column of the label; or one that is read where it is there."""
 
     condition: str | None = None
     target: str | None = None
@@ -84,7 +85,11 @@ class Wanted(NamedTuple):
             else:
                 yield where, (chat,)
             return
-        told = _texts([record.get(name) for name in self.fields], self.fields, where)
+        *given, target = self.fields
+        values = {name: record.get(name) for name in self.fields}
+        if len(given) > 1 and not any(isinstance(values[name], list | Mapping) for name in given):
+            values = {",".join(given): record_text({name: values[name] for name in given}), target: values[target]}
+        told = _texts([*values.values()], (*values,), where)
         if isinstance(told, Problem):
             report(told)
         elif self.kind == "pairs":
@@ -99,15 +104,30 @@ def wanted_of(names: Iterable[str], asked: Asked, origin: str) -> Wanted | None:
     Raises BadData COLUMN_UNKNOWN.
     """
     names = list(names)
-    fields = tuple(name for name in (asked.condition, asked.target) if name is not None)
+    given = given_columns(asked.condition, names)
+    fields = (*given, *([] if asked.target is None else [asked.target]))
     for name in fields:
         if name not in names:
             raise BadData("COLUMN_UNKNOWN", f"{origin} has no column '{printable(name)}'.", near(name, map(printable, names)))
     label = asked.named if asked.named in names else None
     if fields:
-        return Wanted("pairs" if len(fields) == 2 else "plain", fields, label)
+        return Wanted("pairs" if given else "plain", fields, label)
     found: Literal["chats", "plain"] | None = "chats" if "messages" in names else "plain" if "text" in names else None
     return found and Wanted(found, ("messages" if found == "chats" else "text",), label)
+
+
+def given_columns(condition: str | None, names: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns that a condition names, where these are there: one of that name, or several."""
+    if condition is None or condition in names:
+        return () if condition is None else (condition,)
+    return tuple(filter(None, (name.strip() for name in condition.split(","))))
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """A record as the text that another is given: a line for each cell that is there, its name before it."""
+    said = {name: value.decode(errors="replace") if isinstance(value, bytes) else str(value) for name, value in record.items()
+            if value is not None and value == value}
+    return "\n".join(f"{name}: {text.strip()}" for name, text in said.items() if text.strip())
 
 
 def nothing_named(names: Iterable[str], origin: str) -> BadData:

@@ -53,7 +53,8 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
     over : a saved model with latents (family vae) of such records. What is learned are the latents that it gives them, and
         what is sampled is decoded by it; it goes into the new model whole. Such a model has no log_prob.
     start : a saved model of the same family to go on from, with its codec and its settings: fine-tuning.
-    condition, target : the columns of pairs of texts, of which the second is learned given the first.
+    condition, target : the columns of pairs of texts, of which the second is learned given the first; the condition may name
+        several, a comma between two, and is then a record.
     documents : how text files are cut into documents: "file", "line", "blank" (at blank lines), "tune", or "auto".
     settings : those of the family, of learning and of the codec, e.g. components=20, samples=200_000, size=32.
 

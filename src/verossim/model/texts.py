@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import data
 from ..codecs.text import Text
 from ..codecs.text.ruled import Ruled
 from ..config import build
@@ -176,17 +177,25 @@ def search(model: Any, prompt: Any = None, condition: Any = None, beam: int = 4,
 
 
 def told(model: Any, condition: Any, noise: Noise | None = None) -> tuple[Any, Tensor | None]:
-    """What a condition says: the text of a pair, or None; and the class of each text (B,), or None. Where it says no class and
-    the model has some, they are drawn from their shares by `noise`, or there is none. Raises BadConfig USAGE, LABEL_UNKNOWN."""
-    if model.label is None:
+    """What a condition says: the text of a pair, or the record that stands for it as text, or None; and the class of each text
+    (B,), or None. Where it says no class and the model has some, they are drawn from their shares by `noise`, or there is none.
+    Raises BadConfig USAGE, LABEL_UNKNOWN."""
+    pair, column = model.card.get("read", {}).get("condition"), None if model.label is None else model.label.config.column
+    if pair is None and column is None:
         return condition, None
-    pair, column = model.card.get("read", {}).get("condition"), model.label.config.column
+    given, known = data.given_columns(pair), {pair, column} - {None}
     if not isinstance(condition, Mapping):
         condition = {} if condition is None else {column if pair is None else pair: condition}
-    for name in condition.keys() - {pair, column}:
+    if len(given) > 1:
+        record, known = {name: condition[name] for name in given if name in condition}, known | {*given}
+        condition = {name: value for name, value in condition.items() if name not in given}
+        condition |= {pair: data.record_text(record)} if record else {}
+    for name in condition.keys() - known:
         raise BadConfig("USAGE", f"The condition names '{printable(name)}', which this model does not know.",
-                        near(str(name), [column] if pair is None else [pair, column]))
+                        near(str(name), sorted(known)))
     text, label = condition.get(pair), condition.get(column)
+    if model.label is None:
+        return text, None
     if noise is None:
         return text, None if label is None else torch.tensor([model.label.index(label)])
     return text, model._condition(label, noise)
