@@ -32,7 +32,7 @@ def fit(
     size: Annotated[str | None, typer.Option("--size", help="Pixels of a picture's shorter side.")] = None,
     over: Annotated[str | None, typer.Option("--over", help="Saved model (vae) whose latents are to be learned.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="Saved model of the same family to go on from.")] = None,
-    condition: Annotated[str | None, typer.Option("--condition", help="Column, or several with commas, given to texts.")] = None,
+    condition: Annotated[str | None, typer.Option("--condition", help="Column, or several with commas, that is given.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Column of the texts that are learned.")] = None,
     documents: Annotated[str | None, typer.Option("--documents", help="Cut text files at: file, line, blank, tune.")] = None,
     modality: Annotated[str | None, typer.Option("--modality", help="image, table or text, where data may be several.")] = None,
