@@ -4,11 +4,11 @@
     python benchmarks/chat.py --width 128                  # a larger network than so short a budget chooses: half an hour
     python benchmarks/chat.py --base 60s --samples 2000    # a quick look
 
-Data: the English lists of the PyPI package chatterbot-corpus, each utterance and the one after it; a tenth of the questions is
-held out. learned: each question that was learned is asked in its own words and answered greedily; exact, the share of answers
-that the corpus has to it word for word, chrF (sacrebleu) against those. new: the same of questions that were not; what an
-answer drawn from the corpus by lot has stands beside. perplexity: of a byte of held-out answers given their questions, of the
-model before it learned chats, after, and of one of the same shape that learned chats alone.
+Data: the lists, in English or another language, of the PyPI package chatterbot-corpus, each utterance and the one after it; a
+tenth of the questions is held out. learned: each question that was learned is asked in its own words and answered greedily;
+exact, the share of answers that the corpus has to it word for word, chrF (sacrebleu) against those. new: the same of questions
+that were not; what an answer drawn from the corpus by lot has stands beside. perplexity: of a byte of held-out answers given
+their questions, of the model before it learned chats, after, and of one of the same shape that learned chats alone.
 Results: benchmarks/results/chat.jsonl.
 """
 
@@ -31,10 +31,11 @@ from timing import host, several, write
 CONTEXT = 256
 
 
-def sides() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def sides(language: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Exchanges to learn from and held out, by question."""
-    held = {q for q, _ in exchanges() if hashlib.sha256(q.lower().encode()).digest()[0] < 26}
-    return [pair for pair in exchanges() if pair[0] not in held], [pair for pair in exchanges() if pair[0] in held]
+    every = exchanges(language)
+    held = {q for q, _ in every if hashlib.sha256(q.lower().encode()).digest()[0] < 26}
+    return [pair for pair in every if pair[0] not in held], [pair for pair in every if pair[0] in held]
 
 
 def messages(pairs: list[tuple[str, str]], path: Path) -> Path:
@@ -84,9 +85,10 @@ def main() -> None:
     parser.add_argument("--base", default="5m", help="time for the plays")
     parser.add_argument("--width", type=int, help="of the network; what the time for the plays allows where nothing is said")
     parser.add_argument("--samples", type=int, default=40_000, help="windows of chats to see")
+    parser.add_argument("--language", default="english", help="of the chats")
     parser.add_argument("--seeds", type=several, default=range(1))
     asked = parser.parse_args()
-    learned, held = sides()
+    learned, held = sides(asked.language)
     about = host("sacrebleu")
     for seed in asked.seeds:
         with tempfile.TemporaryDirectory() as place:
@@ -108,7 +110,8 @@ def main() -> None:
                 "perplexity": {"before": perplexity(base, unseen), "after": perplexity(model, unseen),
                                "chats alone": perplexity(alone, unseen)}}
             print(json.dumps(result), flush=True)
-            write("chat.jsonl", seed=seed, base=asked.base, samples=asked.samples, exchanges=len(learned), held=len(held),
+            write("chat.jsonl", seed=seed, language=asked.language, base=asked.base, samples=asked.samples,
+                  exchanges=len(learned), held=len(held),
                   seconds=seconds, **shape, parameters=sum(p.numel() for p in model.family.parameters()),
                   **result, **about)
 

@@ -1,6 +1,6 @@
-"""Any text: plays, the Bible, tunes in ABC, molecules in SMILES, a table cell by cell. Bits a byte of held-out documents.
+"""Any text: plays, two Bibles, tunes in ABC, molecules in SMILES, a table cell by cell. Bits a byte of held-out documents.
 
-    python benchmarks/corpora.py                                 # five corpora, 3 minutes each
+    python benchmarks/corpora.py                                 # six corpora, 3 minutes each
     python benchmarks/corpora.py --budget 20s --corpora tunes    # a quick look
 
 Each is learned by `verossim.fit --budget` from nine tenths of its documents, which are plays, books, tunes, molecules and rows;
@@ -61,7 +61,8 @@ def is_row(text: str) -> bool:
 #: The documents, how a file of them is cut, and what is good of those written.
 CORPORA: dict[str, tuple[Callable[[], list[str]], str, Callable[[str], bool] | None]] = {
     "plays": (lambda: [text.decode(errors="replace") for text in plays().values()], "file", None),
-    "bible": (bible, "file", None), "tunes": (tunes, "tune", is_tune), "molecules": (molecules, "line", is_molecule),
+    "kjv": (lambda: bible("kjv"), "file", None), "web": (lambda: bible("web"), "file", None),
+    "tunes": (tunes, "tune", is_tune), "molecules": (molecules, "line", is_molecule),
     "table": (table, "line", is_row),
 }
 

@@ -33,7 +33,8 @@ HELP = {"en-us": "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b37
         "pt-br": "600d4294e52a6534be923521aff7b1b9eb7e6ddb7e30b2598ad04b2fe9cf8278"}
 TUNES = "music21==10.5.1", "dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1"
 MOLECULES = "qm9pack==1.0.3", "1d88c2988007c6778e717ee3224cf511bd60e10732ebe3b7ed500ea5af05c9f0"
-BIBLE = "sword-text-kjv", "9f463f28ce665f6f528fc723179722bced880a4c5485f7a41bf742838315de57"
+BIBLES = {"kjv": "9f463f28ce665f6f528fc723179722bced880a4c5485f7a41bf742838315de57",
+          "web": "930b23670b352f0829a306501de4bebb5e654a2df02cde2cbe86b802177868e1"}
 PARAGRAPH = re.compile(r'<(p|h[1-6]|td)[^>]*id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
 
 
@@ -102,14 +103,14 @@ def plays() -> dict[str, bytes]:
             for name, text in texts.items()}
 
 
-def exchanges() -> list[tuple[str, str]]:
-    """Questions and answers in English of the PyPI package `chatterbot-corpus`: each utterance and the one after it."""
+def exchanges(language: str = "english") -> list[tuple[str, str]]:
+    """Questions and answers in a language of the PyPI package `chatterbot-corpus`: each utterance and the one after it."""
     import yaml
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", CHATS[0]]
     found: dict[tuple[str, str], None] = {}
     with zipfile.ZipFile(_fetched(*CHATS, command, "chatterbot_corpus-*.whl")) as package:
         for name in sorted(package.namelist()):
-            if name.startswith("chatterbot_corpus/data/english/") and name.endswith(".yml"):
+            if name.startswith(f"chatterbot_corpus/data/{language}/") and name.endswith(".yml"):
                 for said in yaml.safe_load(package.read(name))["conversations"]:
                     said = [" ".join(str(line).split()) for line in (said if isinstance(said, list) else ())]
                     found.update(dict.fromkeys((q, a) for q, a in pairwise(said) if q and a))
@@ -158,10 +159,11 @@ def molecules() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def bible() -> list[str]:
-    """The books of the King James Bible of the Debian package `sword-text-kjv`, in plain text, a line a paragraph."""
-    package = _fetched(*BIBLE, ["apt-get", "download", "-qq", BIBLE[0]], "sword-text-kjv_*.deb")
-    folder, books = CACHE / "kjv", []
+def bible(version: str) -> list[str]:
+    """The books of a Bible, "kjv" (King James) or "web" (World English), of the Debian package `sword-text-*`, in plain text, a
+    line a paragraph."""
+    name, folder, books = f"sword-text-{version}", CACHE / version, []
+    package = _fetched(name, BIBLES[version], ["apt-get", "download", "-qq", name], f"{name}_*.deb")
     if not folder.exists():
         subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
     for index in sorted(folder.rglob("*.bzs"), reverse=True):  # the Old Testament first
