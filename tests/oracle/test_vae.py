@@ -194,6 +194,8 @@ def test_standard_errors_are_those_of_repetition():
     log_weights = 0.7 * torch.randn(400, 4000, generator=generator(8))
     for estimate in (averaged, log_averaged):
         found, error = estimate(log_weights)
+        far = estimate(log_weights - 20_000)[1]  # as of pictures; float32 has steps of 0.002 there
+        assert torch.allclose(far, error, rtol=0.02)
         assert float(error.square().mean().sqrt()) == pytest.approx(float(found.std()), rel=0.06)
 
 
@@ -202,8 +204,8 @@ def test_where_one_weight_is_all_the_error_says_how_far_the_others_lie():
     k = len(log_weights)
     without = torch.stack([torch.cat([log_weights[:i], log_weights[i + 1:]]).logsumexp(dim=0) for i in range(k)])
     _, error = log_averaged(log_weights)
-    assert torch.allclose(error, (without.var(dim=0, correction=0) * (k - 1)).sqrt(), rtol=1e-5)
-    assert error[0] > 300 and error[2] == 0
+    assert torch.allclose(error, (without.var(dim=0, correction=0) * (k - 1)).sqrt(), rtol=1e-5, atol=1e-6)  # rounding
+    assert error[0] > 300 and error[2] < 1e-6
     assert log_averaged(torch.tensor([[0.0], [-math.inf]]))[1] == math.inf
 
 

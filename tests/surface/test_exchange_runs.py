@@ -8,6 +8,7 @@ import torch
 import verossim
 from verossim.errors import BadConfig, Incompatible
 from verossim.model.exchanging import export, imported
+from verossim.model.speaking import speaking
 from verossim.model.texts import opening
 
 TEXT = "".join(f"{n} apples and {n + 1} pears. " for n in range(300))
@@ -22,6 +23,7 @@ def model(request) -> verossim.Model:
 def test_out_to_transformers_and_back_is_the_identity(model, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     export(model, tmp_path / "out")
+    assert "chat_template" not in json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     theirs, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in (AutoModelForCausalLM, AutoTokenizer))
     assert type(theirs).__name__ == "Qwen3ForCausalLM"
     ids = tokenizer("12 apples", return_tensors="pt").input_ids
@@ -109,6 +111,8 @@ def test_a_model_from_elsewhere_learns_chats_and_pairs(say, tmp_path):
         opening(base, [{"role": "user", "content": "Hello"}])
     said = {"Hello": "Good day!", "Bye": "See you."}
     chats = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in said.items()] * 20
+    before, after = (model.family.net.first.weight for model in (base, speaking(base)))
+    assert torch.equal(after[:258], before[:258]) and torch.allclose(after[258:], before[:258].mean(dim=0).expand(8, -1))
     speaker = verossim.fit(chats, samples=1600, **fit)
     speaker.save(tmp_path / "chat")
     speaker = verossim.Model.load(tmp_path / "chat")
@@ -116,6 +120,11 @@ def test_a_model_from_elsewhere_learns_chats_and_pairs(say, tmp_path):
         *_, (text,) = speaker.write(1, [{"role": "user", "content": question}], temperature=0.0)
         assert (text.text, text.ended) == (answer, "stop")
     assert speaker.codec.special["start"] == base.codec.special["start"] and len(speaker.codec.vocabulary) == 266
+    from transformers import AutoTokenizer
+    export(speaker, tmp_path / "out")
+    spoken = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(chats[0]["messages"][:1], return_dict=False,
+                                                                                add_generation_prompt=True)
+    assert spoken == (~opening(speaker, chats[0]["messages"][:1])).tolist()
     pairs = verossim.fit([{"en": "the owl", "pt": "OWL"}, {"en": "the fox", "pt": "FOX"}] * 20, condition="en", target="pt",
                          samples=1600, **fit)
     assert pairs.search(condition="the owl").text == "OWL"

@@ -147,6 +147,11 @@ def test_a_text_may_be_given_a_record(say, tmp_path):
     assert model.log_prob(tmp_path / "goods.jsonl").log_prob.mean() > -2
     with pytest.raises(BadConfig, match="'cost'"):
         model.sample(1, condition={"name": "owl", "cost": 1})
+    status, _, err = say(*asked, "--condition", "nmae=owl")
+    assert status == 64 and "'name'" in err
+    for condition in (",", "", "said", "name,said"):
+        with pytest.raises(BadConfig, match="condition"):
+            verossim.fit(tmp_path / "goods.jsonl", condition=condition, target="said")
     status, _, err = say("fit", tmp_path / "goods.jsonl", "--condition", "name,cost", "--target", "said", "-o", tmp_path / "x")
     assert status == 65 and "'cost'" in err
 

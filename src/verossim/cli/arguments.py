@@ -55,8 +55,9 @@ def _family(arguments: list[str]) -> str:
     spaced = [value for option, value in pairwise(arguments) if option == "--family"]
     given: dict[str, str] = {}
     for option, after in pairwise([*arguments, ""]):
-        name, equals, value = option.removeprefix("--").partition("=")
-        given[name] = value if equals else after
+        name, equals, value = option.partition("=")
+        if name.startswith("--"):
+            given[name.removeprefix("--")] = value if equals else after
     return [*joined, *spaced, usual_family(given)][0]
 
 

@@ -25,7 +25,7 @@ __all__ = ["Voice", "failed", "first_rank", "told"]
 
 WIDTH = 170  # of tables that are not for a terminal: a tour has twelve columns
 USAGE = 64
-UNHEARD = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of standard output; files have their own errors
+UNHEARD = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what is written
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # which typer has, and older ones take from click
 
 
@@ -60,7 +60,8 @@ def _explained(error: BaseException) -> tuple[str, str, str, int]:
     if isinstance(error, USAGE_ERROR):
         return "USAGE", error.format_message(), "See: verossim --help, or verossim VERB --help.", USAGE
     if isinstance(error, OSError) and error.errno in UNHEARD:
-        return "IO_ERROR", f"Standard output cannot be written to: {error.strerror}.", "Send it elsewhere, or give -o FILE.", 74
+        return "IO_ERROR", f"Something cannot be read or written: {error.strerror}.", \
+            "Look whether there is room where standard output goes and in the folder for temporary files.", 74
     if isinstance(error, MemoryError):
         return "MEMORY", "There is not enough memory.", "Use fewer components, smaller pictures or fewer columns.", 71
     return "INTERNAL", f"internal error: {type(error).__name__}: {printable(error, 300)}", \

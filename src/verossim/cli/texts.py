@@ -13,7 +13,7 @@ from rich.text import Text as Line
 from ..config import build
 from ..data import given_columns
 from ..data.paths import read_regular
-from ..errors import BadConfig, BadData, printable
+from ..errors import BadConfig, BadData, near, printable
 from ..model import Model
 from ..model.exchanging import export, imported
 from ..model.texts import Written, opening, weighed
@@ -83,7 +83,10 @@ def _condition(model: Model, said: str) -> Any:
     """What --condition says: the text of a pair, or a class as label=VALUE. Raises BadConfig as `class_of`."""
     pair, target = (model.card.get("read", {}).get(name) for name in ("condition", "target"))
     name, equals, value = said.partition("=")
-    if equals and name in (given := given_columns(pair)) and len(given) > 1:
+    if len(given := given_columns(pair)) > 1:
+        known = [*given, *([model.label.config.column] if model.label is not None else [])]
+        if name not in known or not equals:
+            raise BadConfig("USAGE", f"--condition is '{printable(said, 60)}'; it should be COLUMN=VALUE.", near(name, known))
         return {name: value}
     if pair is not None and target is not None and said.startswith(f"{target}="):
         raise BadConfig("USAGE", f"--condition names '{printable(target)}', which is what this model writes.",

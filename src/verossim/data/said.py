@@ -57,6 +57,9 @@ class Asked(NamedTuple):
         if self.condition is not None and self.target is None:
             raise BadConfig("SETTING_RANGE", f"'condition' is '{printable(self.condition)}' and there is no 'target'.",
                             "Name the column of what is to be written, too.")
+        if self.condition is not None and (self.target in (given := given_columns(self.condition)) or not given):
+            raise BadConfig("SETTING_RANGE", f"'condition' is '{printable(self.condition)}', and 'target' "
+                            f"'{printable(self.target or '')}'.", "Name a column, or several with commas, beside the target.")
         return self
 
 

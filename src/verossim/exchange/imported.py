@@ -14,7 +14,7 @@ __all__ = ["CHAT", "SHOWN", "Imported", "check_tensors", "check_vacant", "check_
 
 SHOWN = 5  # names listed in a message
 #: How messages become a text, in the language of templates that other programs read.
-CHAT = ("<|start|>{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+CHAT = ("{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 
 

@@ -73,5 +73,5 @@ def export(model: Model, path: str | Path, format: str = "hf") -> None:
     family = family.merged()
     tensors = {name: value.detach().to("cpu", torch.float32) for name, value in family.net.state_dict().items()}
     out = Imported(family.shape, tensors, codec.tokenizer_json(), codec.space.start, codec.space.stop, None,
-                   codec.special.get("end"))
+                   codec.special.get("end") if "messages" in model.card["manifest"].get("columns", ()) else None)
     (write_folder if format == "hf" else write_gguf)(path, out)

@@ -41,7 +41,8 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
 
     source : a path (folder of pictures, CSV, Parquet, JSON lines, Arrow, npy, npz, zip), an array, tensor, frame, list of
         PIL images, iterator of dictionaries, or "hf:NAME"; what it is, is found by looking inside.
-    family : what `verossim list families` shows; where nothing is said "autoregressive" for pairs and texts, else "gmm".
+    family : what `verossim list families` shows; where nothing is said "autoregressive" for pairs and modality "text",
+        else "gmm".
     label : the column that holds the class; the model is then P(X, Y). Pictures in sub-folders have it already.
     weight : the column that says how much each record counts, beside the others.
     held_out : the share of records set aside by a hash of their content, to say how well the model does on new ones.

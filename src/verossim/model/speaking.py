@@ -10,6 +10,8 @@ from .verbs import Model
 
 __all__ = ["speaking"]
 
+ROWS = ("first.weight", "last.weight", "values.weight")  # that have a row for each token
+
 
 def speaking(model: Model) -> Model:
     """The model with such tokens, itself where it has them. A new token begins as the mean of all: nothing is known of it yet,
@@ -20,10 +22,12 @@ def speaking(model: Model) -> Model:
         return model
     grown = Autoregressive(family.config, spoken.space, family.condition_space)
     held = family.state_dict()
+    vocabulary: Any = codec.vocabulary
+    before, used = family.vocabulary, vocabulary.used
     for name, tensor in grown.state_dict().items():
-        more = len(tensor) - len(held[name]) if tensor.ndim else 0
-        if more:
-            held[name] = torch.cat([held[name], held[name].mean(dim=0, keepdim=True).expand(more, *tensor.shape[1:])])
+        if tensor.ndim and len(held[name]) == before and name.endswith(ROWS):
+            known = held[name][:used]
+            held[name] = torch.cat([known, known.mean(dim=0, keepdim=True).expand(len(tensor) - len(known), *tensor.shape[1:])])
     grown.load_state_dict(held)
     found = Model(spoken, grown.eval(), model.label, model.card)
     found.sha256 = model.sha256

@@ -20,7 +20,7 @@ SETTLED = {TRIM_THRESHOLD: 64 << 20, MMAP_THRESHOLD: 32 << 20, MMAP_MAX: 1 << 16
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """While the `with` block runs, freed memory stays with the process, its peak being what it was."""
+    """While the `with` block runs, freed memory stays with the process, which holds at its end what it held at its peak."""
     if platform.libc_ver()[0] != "glibc":
         yield
         return

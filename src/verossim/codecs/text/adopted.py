@@ -57,6 +57,11 @@ class Adopted(Vocabulary):
             raise Incompatible("TEXT_SPECIAL", "The tokenizer gives new tokens the numbers of others.", "Fit a model anew.")
         return Adopted(tokenizer.to_str(), {**own, **added}, max(len(self), *(n + 1 for n in added.values())))
 
+    @property
+    def used(self) -> int:
+        """How many numbers the tokenizer gives away: a network may have rows beyond, which nothing was learned by."""
+        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def written(self, specials: Iterable[str]) -> str:
         """The tokenizer.json that came with the model."""
         return self.pairs

@@ -39,8 +39,9 @@ def log_averaged(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     k, total = len(log_weights), log_weights.logsumexp(dim=0)
     top = log_weights.argmax(dim=0, keepdim=True)
-    others = total + torch.log1p(-(log_weights - total).exp())  # the log of the sum without each
-    others = others.scatter(0, top, log_weights.scatter(0, top, -math.inf).logsumexp(dim=0, keepdim=True))
+    shares = log_weights - total
+    others = torch.log1p(-shares.exp())  # the log of the sum without each, over the sum
+    others = others.scatter(0, top, shares.scatter(0, top, -math.inf).logsumexp(dim=0, keepdim=True))
     error = ((k - 1) / k * (others - others.mean(dim=0)).square().sum(dim=0)).sqrt()
     return total - math.log(k), error.nan_to_num(math.inf, math.inf)
 
