@@ -8,8 +8,7 @@ from typing import Any
 from ..config import read_toml
 from ..errors import BadConfig, near, printable
 
-__all__ = ["SUFFIXES", "assignment", "assignments", "elsewhere", "from_file", "knobs_of", "spelled_out", "table_format",
-           "usual_family"]
+__all__ = ["SUFFIXES", "assignment", "assignments", "elsewhere", "from_file", "knobs_of", "spelled_out", "table_format"]
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
@@ -58,13 +57,8 @@ def _family(arguments: list[str]) -> str:
         name, equals, value = option.partition("=")
         if name.startswith("--"):
             given[name.removeprefix("--")] = value if equals else after
+    from ..model import usual_family
     return [*joined, *spaced, usual_family(given)][0]
-
-
-def usual_family(asked: Mapping[str, Any]) -> str:
-    """The family where none is named, by what else is asked for: pairs are texts."""
-    texts = asked.get("modality") == "text" or asked.get("condition") is not None or asked.get("target") is not None
-    return "autoregressive" if texts else "gmm"
 
 
 def knobs_of(family: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ __all__ = ["Voice", "failed", "first_rank", "told"]
 
 WIDTH = 170  # of tables that are not for a terminal: a tour has twelve columns
 USAGE = 64
-UNHEARD = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what is written
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # which typer has, and older ones take from click
 
 
@@ -36,7 +36,7 @@ def first_rank() -> bool:
 
 def failed(error: BaseException, as_json: bool, trace: bool) -> int:
     """Says what went wrong and returns the exit status."""
-    if isinstance(error, OSError) and error.errno in UNHEARD:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain once more
     if isinstance(error, BrokenPipeError):
         return 1
@@ -59,7 +59,7 @@ def _explained(error: BaseException) -> tuple[str, str, str, int]:
         return "INTERRUPTED", "Stopped by the keyboard.", "Nothing half-written was left.", 130
     if isinstance(error, USAGE_ERROR):
         return "USAGE", error.format_message(), "See: verossim --help, or verossim VERB --help.", USAGE
-    if isinstance(error, OSError) and error.errno in UNHEARD:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return "IO_ERROR", f"Something cannot be read or written: {error.strerror}.", \
             "Look whether there is room where standard output goes and in the folder for temporary files.", 74
     if isinstance(error, MemoryError):

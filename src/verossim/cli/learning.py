@@ -8,10 +8,10 @@ from .. import store
 from ..errors import BadConfig, CannotWrite, Interrupted, near, printable
 from ..families import LearnsByGradient
 from ..folders import writable
-from ..model import Model, fit
+from ..model import Model, fit, usual_family
 from ..shelves import FAMILIES
 from ..training import Journal
-from .arguments import assignment, elsewhere, from_file, knobs_of, usual_family
+from .arguments import assignment, elsewhere, from_file, knobs_of
 from .console import Voice, first_rank, told
 from .narrating import narrator
 

@@ -4,7 +4,7 @@ verbs: sample, log_prob, predict_proba, complete, encode, decode, interpolate; s
 from a source to a model; running: a fit by gradient in a folder, from which it goes on after any interruption.
 """
 
-from .fitting import fit, learning_of
+from .fitting import fit, learning_of, usual_family
 from .verbs import Model, Scored
 
-__all__ = ["Model", "Scored", "fit", "learning_of"]
+__all__ = ["Model", "Scored", "fit", "learning_of", "usual_family"]

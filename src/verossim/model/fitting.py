@@ -4,6 +4,7 @@ import contextlib
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .speaking import speaking
 from .task import Task
 from .verbs import Model, features
 
-__all__ = ["fit", "learning_of"]
+__all__ = ["fit", "learning_of", "usual_family"]
 
 HELD_OUT_BATCH, HELD_OUT_NUMBERS = 4096, 1 << 22  # records judged at a time, and numbers in them
 
@@ -65,7 +66,7 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
     check_seed(seed)
     if not 0 <= held_out < 1:
         raise BadConfig("SETTING_RANGE", f"'held_out' is {held_out}; it should be from 0 to below 1.")
-    family = family or ("autoregressive" if modality == "text" or condition is not None or target is not None else "gmm")
+    family = family or usual_family({"modality": modality, "condition": condition, "target": target})
     kind = FAMILIES.load(family)
     if modality is None and kind.accepts == (Discrete,):
         modality = "text"
@@ -149,6 +150,12 @@ def fit(source: Any, family: str | None = None, *, label: str | None = None, wei
         if folder is not None and place is not None and engine.first:
             model.save(place / RUN_MODEL)
     return model
+
+
+def usual_family(asked: Mapping[str, Any]) -> str:
+    """The family where none is named, by what else `fit` is asked for: pairs are texts."""
+    texts = asked.get("modality") == "text" or asked.get("condition") is not None or asked.get("target") is not None
+    return "autoregressive" if texts else "gmm"
 
 
 def _check_texts(kind: type[Family], family: str, weight: str | None) -> None:

@@ -30,8 +30,6 @@ LINE = 16  # numbers of a line of the cache
 DEPTH = 128  # inputs that all rows meet before the next ones: so much of a panel stays in the first-level cache
 
 
-
-
 def in_panels(matrices: list[Array]) -> tuple[int, int, int]:
     """The shape that matrices (out, in), all of one shape, have as panels: (len(matrices) P, in, PANEL)."""
     N, K = matrices[0].shape
